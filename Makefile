@@ -1,0 +1,101 @@
+# `make` prints the targets. Everything that a target needs, it installs; what is slow is cached in ~/.cache/argosy.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+# Tools that Debian does not have, or has too old: `tools/install` puts them there.
+export PATH := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/argosy/bin:$(PATH)
+
+##@ Use
+.PHONY: run
+run: install ## Start the whole of Argosy on this machine, in the foreground
+	@$(PYTHON) tools/run.py
+
+.PHONY: images
+images: install ## Build the images of a cluster; with ARGOSY_IMAGE_REGISTRY, push them
+	@tools/images
+
+##@ Check
+.PHONY: test
+test: install ## Pass the tests that need no cluster: unit, integration, chart, local
+	@$(PYTHON) -m pytest -m "not long" tests/unit tests/integration tests/chart tests/local --cov --cov-report=term:skip-covered
+
+.PHONY: test-fast
+test-fast: python ## Pass the tests that need no container: unit, integration
+	@$(PYTHON) -m pytest tests/unit tests/integration
+
+.PHONY: test-long
+test-long: install ## Pass the tests that take minutes each: a week of builds
+	@$(PYTHON) -m pytest -m long tests/local
+
+.PHONY: test-chart
+test-chart: chart-tools ## Pass the tests of the Helm chart, which need Helm alone
+	@$(PYTHON) -m pytest tests/chart
+
+.PHONY: test-cluster
+test-cluster: cluster-tools ## Pass the tests that need a Kubernetes with Argo: KUBECONFIG and ARGOSY_TEST_REGISTRY say where
+	@$(PYTHON) -m pytest tests/cluster
+
+.PHONY: lint
+lint: python ## Check format, style, types, arrows between rooms, and that generated files are fresh
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(PYTHON) tools/docs.py --check
+	@$(PYTHON) tools/render.py --check
+
+.PHONY: bench
+bench: install ## Print what a launch, a follower and a build cost
+	@$(PYTHON) -m tests.benchmarks
+
+.PHONY: bench-cluster
+bench-cluster: cluster-tools ## Print what builds cost on the cluster of KUBECONFIG and beside it on this machine, a queue, a catalogue
+	@$(PYTHON) -m tests.benchmarks cluster_build build cluster_flow cluster_catalogue
+
+.PHONY: soak
+soak: install ## Use a farm for ARGOSY_SOAK_SECONDS (300) and say what of it does not stay flat
+	@$(PYTHON) -m tests.benchmarks.soak
+
+##@ Develop
+.PHONY: format
+format: python ## Format the code and mend what ruff can mend
+	-@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: docs
+docs: python ## Write the tables of settings and of the chart's values anew
+	@$(PYTHON) tools/docs.py
+
+.PHONY: render
+render: python ## Write the WorkflowTemplates of the chart anew
+	@$(PYTHON) tools/render.py
+
+.PHONY: lock
+lock: python ## Choose the versions in requirements.lock anew
+	@$(BIN)/uv pip compile --quiet --upgrade --no-emit-index-url --no-header --no-annotate \
+	  --extra machine --extra postgres --extra test pyproject.toml --output-file requirements.lock
+
+##@ Set up
+.PHONY: install
+install: ## Install what is missing: Debian's packages, Python's, the Hub's proxy, Grype, Helm
+	@tools/install
+
+.PHONY: python
+python: ## Install what is missing of Python's packages alone
+	@tools/install python
+
+.PHONY: cluster-tools
+cluster-tools: ## Install what is missing for the tests on a cluster: all that, PostgreSQL and kubectl
+	@tools/install cluster
+
+.PHONY: chart-tools
+chart-tools: ## Install what is missing for the tests of the chart: Python's packages and Helm
+	@tools/install chart
+
+.PHONY: help
+help:
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

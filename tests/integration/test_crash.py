@@ -1,0 +1,219 @@
+"""A hundred kills at random moments: of web, runners, step runners, steps, the Hub, and of everything at once.
+
+The seed is printed; ``ARGOSY_TEST_SEED`` and ``ARGOSY_TEST_KILLS`` repeat a run or change its length.
+The steps and the Hub are played here, so that moments cost little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.client import Client
+from tests.integration.farm import eventually
+from tests.integration.hub import FakeHub
+from tests.integration.webs import LEAVE_SECONDS, Webs
+from tests.invariants import StateFolder
+from tools.farm import free_ports
+
+KILLS = int(os.environ.get("ARGOSY_TEST_KILLS", "100"))
+CLIENTS = 3
+
+
+class Machine:
+    """What the test sees from outside: processes, files and the ledger."""
+
+    def __init__(self, webs: Webs, hub: FakeHub) -> None:
+        self.webs = webs
+        self.hub = hub
+        self.state = webs.settings.state
+        self.files = StateFolder(self.state)
+
+    # --- processes ---
+
+    def runners(self) -> list[int]:
+        return [pid for pid, command, _ in self._processes() if b"attempt.runner" in command]
+
+    def supervisors(self) -> list[int]:
+        steps = self._steps()
+        return [pid for pid, parent in steps.items() if parent not in steps]
+
+    def steps(self) -> list[int]:
+        steps = self._steps()
+        return [pid for pid, parent in steps.items() if parent in steps]
+
+    def left(self) -> list[int]:
+        return [pid for pid, _, _ in self._processes()]
+
+    def _steps(self) -> dict[int, int]:
+        script = str(self.webs.script).encode()
+        found = {}
+        for pid, command, _ in self._processes():
+            with suppress(OSError, IndexError):
+                if script in command.split(b"\0"):
+                    found[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return found
+
+    def _processes(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Those of this farm, but for web."""
+        state = str(self.state).encode()
+        for entry in (path.name for path in Path("/proc").iterdir()):
+            if not entry.isdigit() or int(entry) in {os.getpid(), self.webs.pid, self.webs.maker}:
+                continue
+            with suppress(OSError):
+                command = Path(f"/proc/{entry}/cmdline").read_bytes()
+                environment = Path(f"/proc/{entry}/environ").read_bytes()
+                if command and (b"ARGOSY_WORKSPACE=" + state in environment or state in command):
+                    yield int(entry), command, environment
+
+    def kill(self, *pids: int) -> None:
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    # --- state ---
+
+    def check(self) -> None:
+        self.files.check()
+        images = {path.read_text() for path in (self.state / "images").glob("*")} - {""}
+        for path in (self.state / "catalogue").glob("image-*.json"):
+            assert json.loads(path.read_text())["digest"] in images, "launchable and not there"
+
+    def check_nothing_left(self) -> None:
+        """Once everything has ended."""
+        builds = self.state / "builds"
+        eventually(lambda: not self.left(), 20)
+        eventually(lambda: not list(builds.glob("build-*")), 20)
+        for part in builds.glob(".new-*"):
+            os.utime(part, (0, 0))
+        self.webs.kill()
+        self.webs.start()
+        eventually(lambda: {path.name for path in builds.iterdir()} <= {".admission", ".changes"}, 10)
+        assert not [path for path in self.state.rglob(".*") if path.name.endswith(".new") or ".part" in path.name]
+        assert not list((self.state / "staging").glob("*"))
+        assert not list((self.state / "launches").glob("*"))
+        assert all(row["recorded"] for row in self.files.ledger().values())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    hub = FakeHub()
+    webs = Webs(tmp_path, free_ports(1)[0], hub.url)
+    webs.start()
+    made = Machine(webs, hub)
+    yield made
+    webs.close()
+    hub.close()
+    made.kill(*made.left())
+
+
+class Killer:
+    """Kills something, and starts again what only an operator would start."""
+
+    def __init__(self, machine: Machine, chance: random.Random) -> None:
+        self._machine = machine
+        self._chance = chance
+        self.count: Counter[str] = Counter()
+        self.lost_servers: set[str] = set()
+        self._kinds: dict[str, tuple[int, Callable[[], bool]]] = {
+            "web": (30, self._web),
+            "runner": (20, lambda: self._one(machine.runners())),
+            "step's runner": (15, lambda: self._one(machine.supervisors())),
+            "step": (15, lambda: self._one(machine.steps())),
+            "machine": (12, self._all),
+            "hub": (8, self._hub),
+        }
+
+    def strike(self) -> str:
+        while True:
+            time.sleep(self._chance.uniform(0, 1.2))
+            (kind,) = self._chance.choices(list(self._kinds), [weight for weight, _ in self._kinds.values()])
+            if self._kinds[kind][1]():
+                self.count[kind] += 1
+                return kind
+
+    def _one(self, pids: list[int]) -> bool:
+        if pids:
+            self._machine.kill(self._chance.choice(sorted(pids)))
+        return bool(pids)
+
+    def _web(self) -> bool:
+        self._machine.webs.kill()
+        time.sleep(self._chance.uniform(0, 0.2))
+        self._machine.webs.start()
+        return True
+
+    def _all(self) -> bool:
+        machine = self._machine
+        machine.kill(machine.webs.pid, *machine.left())
+        while left := machine.left():
+            machine.kill(*left)
+        self._hub()
+        machine.webs.start()
+        return True
+
+    def _hub(self) -> bool:
+        self.lost_servers |= set(self._machine.hub.users)
+        self._machine.hub.crash()
+        return True
+
+
+@pytest.mark.timeout(600)
+def test_whatever_is_killed_whenever_nothing_is_lost_twice_or_left(machine: Machine) -> None:
+    seed = int(os.environ.get("ARGOSY_TEST_SEED") or random.randrange(10**6))
+    print(f"ARGOSY_TEST_SEED={seed}")  # noqa: T201  # with it, the same moments come again
+    chance = random.Random(seed)
+    killer = Killer(machine, chance)
+    clients: list[Client] = []
+
+    def follow() -> None:
+        going = [client for client in clients if client.is_alive()]
+        for _ in range(CLIENTS - len(going)):
+            number = len(clients) // 2 + 1  # two follow each build
+            query = "?build_only=true" if chance.random() < 0.4 else ""
+            clients.append(Client(machine.webs.url, f"gh/o/r{number}/main{query}"))
+
+    for number in range(KILLS):
+        follow()
+        kind = killer.strike()
+        if chance.random() < 0.05:
+            chance.choice(clients).leave()
+        try:
+            machine.check()
+        except AssertionError as error:
+            raise AssertionError(
+                f"seed {seed}, kill {number} of {kind}: {error}\n{machine.webs.log()[-3000:]}"
+            ) from error
+    for client in clients:
+        client.join(60)
+        assert not client.is_alive(), f"seed {seed}: {client.path} never ended: {client.events[-3:]}"
+    # What a run was worth, for whoever reads a log.
+    print(f"{len(clients)} clicks, {sum(client.streams for client in clients)} streams, killed: {dict(killer.count)}")  # noqa: T201
+    machine.check()
+    machine.files.check_clients(clients, eventually(machine.files.all_filed))
+    check_servers(machine, clients, killer)
+    machine.check_nothing_left()
+    machine.check()
+
+
+def check_servers(machine: Machine, clients: list[Client], killer: Killer) -> None:
+    """Each visitor has one server, and nobody else has any."""
+    ready = [client.last["url"].rstrip("/").rpartition("/")[2] for client in clients if "url" in client.last]
+    assert len(ready) == len(set(ready))
+    expected = set(ready) - killer.lost_servers
+
+    def agree() -> bool:
+        return {user for user in machine.hub.users if user not in expected} == set()
+
+    eventually(agree, LEAVE_SECONDS + 10)
+    assert expected <= set(machine.hub.users), "a visitor's server was removed"

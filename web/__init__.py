@@ -1,0 +1,1 @@
+"""The Flask application: BinderHub's routes, the pages, launching, following. Holds no build logic."""

@@ -1,0 +1,25 @@
+"""Where an attempt's log comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from web import archive, transcript
+from web.archive import Archive
+from workflows.build import LogLine
+from workflows.engines import Engine
+from workflows.image import BuildName
+
+
+def lines_of(name: BuildName, engine: Engine, store: Archive) -> Iterator[LogLine]:
+    """An attempt's log from its first line: the engine's while it has it, then the archive's. Blocks.
+
+    Raises:
+        TransientError: The archive does not answer.
+    """
+    if engine.status(name) is not None:
+        yield from engine.logs(name)
+        return
+    pieces = store.stream(archive.key(name, archive.LOG))
+    if pieces is not None:
+        yield from transcript.read(pieces)

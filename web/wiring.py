@@ -1,0 +1,85 @@
+"""Which parts make the farm's web process, and the threads that it starts."""
+
+from __future__ import annotations
+
+import atexit
+from functools import partial
+
+from flask import Flask
+
+from web import native
+from web.app import create_app
+from web.archive import FsspecArchive
+from web.cleaning import ImageUsage, Rounds, cleaner
+from web.concurrency import off_loop
+from web.executing import executing
+from web.feed.feeds import Feeds
+from web.holds import Holds
+from web.hub import HubClient
+from web.launch import Launcher
+from web.ledger import Ledger
+from web.recorder import Recorder
+from web.services import Services
+from workflows import providers
+from workflows.image import ImageName
+from workflows.settings import Settings
+from workflows.stores.images import image_store
+
+END_SECONDS = 1.5
+"""What a process that is told to end takes to say so to the other replicas, at most."""
+
+
+def start(settings: Settings) -> Flask:
+    """The application with everything behind it; what watches, admits and records runs already.
+
+    Raises:
+        ConfigError: A part is set up wrongly.
+        TransientError: The ledger does not answer.
+    """
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ledger = off_loop(partial(Ledger.open, settings.ledger))
+    archive = FsspecArchive(settings.archive)
+    parts = executing(settings)
+    engine, catalogue, holds = parts.engine, parts.catalogue, Holds()
+    recorder = Recorder(
+        engine, ledger, archive, parts.admission, lease=parts.recording, keep_seconds=parts.keep_seconds
+    )
+    images, hub = image_store(settings), HubClient(settings)
+    services = Services(
+        settings=settings,
+        providers=providers.create(settings),
+        engine=engine,
+        catalogue=catalogue,
+        images=images,
+        ledger=ledger,
+        archive=archive,
+        launcher=Launcher(hub, settings),
+        feeds=Feeds(engine, archive, catalogue, recorder, keep_alive_seconds=settings.keep_alive_seconds),
+        checks={
+            "JupyterHub API": hub.check,
+            # Whether it is there says nothing: that the store answers does. BinderHub asks the same.
+            "Image store": lambda: _discard(images.digest(ImageName(f"{settings.image_prefix}some-image-name:12345"))),
+            "Ledger": lambda: _discard(off_loop(partial(ledger.recent_builds, 1))),
+            **{name: partial(off_loop, check) for name, check in parts.checks.items()},
+        },
+        holds=holds,
+    )
+    usage = ImageUsage(ledger, holds, recorder)
+    cleans = cleaner(settings, engine=engine, catalogue=catalogue, ledger=ledger, archive=archive, usage=usage)
+    rounds = Rounds(cleans, recorder, every_seconds=settings.clean_every_seconds)
+    stop = native.Flag()
+    atexit.register(_end, recorder, stop)
+    native.start(lambda: recorder.run(stop), "recorder")
+    native.start(lambda: rounds.run(stop), "cleaning")
+    return create_app(services)
+
+
+def _end(recorder: Recorder, stop: native.Flag) -> None:
+    """Gives back what other replicas wait for; a process that falls keeps it for as long as a lease lasts."""
+    stop.set()
+    recorder.await_end(END_SECONDS)
+
+
+def _discard(answer: object) -> None:
+    """A check needs no answer: only that one came."""
+    del answer

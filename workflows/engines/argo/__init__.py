@@ -1,0 +1,1 @@
+"""Builds as Argo Workflows on Kubernetes."""

@@ -1,0 +1,1 @@
+"""Where things are kept: container storages, registries, the catalogue, staged images, findings."""
