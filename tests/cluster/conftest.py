@@ -11,15 +11,16 @@ import pytest
 from tests.cluster.farm import Farm, farm, secret
 from tests.cluster.postgres import Postgres
 
-GIT_CREDENTIALS = "git-credentials"
-SECRETS = {
-    "registry__read__password": "the-password-that-reads",
-    "registry__write__password": "the-password-that-writes",
-    "registry__staging__password": "the-password-that-stages",
-    "providers__github__token": "the-token-of-github",
-    GIT_CREDENTIALS: "the-credentials-of-git",
+PASSWORDS = {
+    "read": "the-password-that-reads",
+    "write": "the-password-that-writes",
+    "staging": "the-password-that-stages",
 }
-"""Of the farm that many tests share, by the chart's value or the Secret's name: no build may come across one."""
+"""Of the registry, by the account's name."""
+GIT_CREDENTIALS = "git-credentials"
+GITHUB, GIT = "the-token-of-github", "the-credentials-of-git"
+SECRETS = [*PASSWORDS.values(), GITHUB, GIT]
+"""Of each farm here: no build may come across one."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,9 +42,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def running(tmp_path_factory: pytest.TempPathFactory, grype_db: Path, database: Postgres) -> Iterator[Farm]:
     """A farm as large ones are: two replicas of web, PostgreSQL, an archive that both reach, a scanner's database."""
     folder = tmp_path_factory.mktemp("farm")
-    secrets = {name: text for name, text in SECRETS.items() if name != GIT_CREDENTIALS}
-    secrets |= {f"registry__{kind}__username": "argosy" for kind in ("read", "write", "staging")}
-    values = {"web__replicas": 2, "providers__git__credentialsSecret": GIT_CREDENTIALS} | secrets
+    values = {"web__replicas": 2} | secrets()
     with farm("shared", folder, ledger_url=database.url, vulnerabilities=grype_db, **values) as made:
-        made.release.builds.create(secret(GIT_CREDENTIALS, token=SECRETS[GIT_CREDENTIALS]))
+        made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
         yield made
+
+
+def secrets() -> dict[str, str]:
+    """The chart's values for a farm that has all of `SECRETS`."""
+    accounts = {f"registry__{name}__username": name for name in PASSWORDS}
+    accounts |= {f"registry__{name}__password": password for name, password in PASSWORDS.items()}
+    return accounts | {"providers__github__token": GITHUB, "providers__git__credentialsSecret": GIT_CREDENTIALS}

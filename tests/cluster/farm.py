@@ -104,7 +104,13 @@ class Farm:
 
 @contextlib.contextmanager
 def farm(
-    prefix: str, folder: Path, *, ledger_url: str = "", vulnerabilities: Path | None = None, **changes: Any
+    prefix: str,
+    folder: Path,
+    *,
+    ledger_url: str = "",
+    vulnerabilities: Path | None = None,
+    registry: str = REGISTRY,
+    **changes: Any,
 ) -> Iterator[Farm]:
     """A farm that is installed and ready; all of it goes afterwards.
 
@@ -113,6 +119,7 @@ def farm(
         folder: For what runs on this machine.
         ledger_url: PostgreSQL's; empty: SQLite. With it there may be several replicas (``web__replicas=2``).
         vulnerabilities: The scanner's database; None: there is none, and each scan says so.
+        registry: Host and port of what the farm writes to: `REGISTRY`, or what stands before it.
         changes: Of the chart's values.
     """
     with contextlib.ExitStack() as stack:
@@ -122,7 +129,7 @@ def farm(
         hub = Hub(made, folder / "hub")
         hub.start()
         stack.callback(hub.stop)
-        values = _images() | _values(made, hub, githost)
+        values = _images(registry) | _values(made, hub, githost, registry)
         if ledger_url:
             stack.enter_context(volume(made.web, ARCHIVE, mode="ReadWriteMany"))
             made.web.create(claim(ARCHIVE, "ReadWriteMany"), secret("database", url=ledger_url))
@@ -139,21 +146,21 @@ def farm(
         yield running
 
 
-def _images() -> dict[str, Any]:
+def _images(registry: str) -> dict[str, Any]:
     made = images.real()
     return {
         "images__web": made["web"],
         "images__steps": made["steps"],
         "images__builder": made["builder"],
-        "images__foundation": made["foundation"].rpartition(":")[0],
+        "images__foundation": made["foundation"].rpartition(":")[0].replace(REGISTRY, registry),
     }
 
 
-def _values(made: Release, hub: Hub, githost: GitHost) -> dict[str, Any]:
+def _values(made: Release, hub: Hub, githost: GitHost, registry: str) -> dict[str, Any]:
     git_port = int(githost.url.rpartition(":")[2])
-    registry_port = int(REGISTRY.rpartition(":")[2])
+    registry_port = int(registry.rpartition(":")[2])
     return {
-        "registry__prefix": f"{REGISTRY}/{made.web.name}/",
+        "registry__prefix": f"{registry}/{made.web.name}/",
         "hub__token": hub.token,
         "hub__url": hub.url,
         "hub__apiUrl": f"{hub.url}hub/api/",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -116,14 +117,15 @@ class Faulty(ThreadingHTTPServer):
     Args:
         registry: Host and port of the real one.
         folder: Whose certificate both have; None: neither speaks TLS.
+        address: Where it listens.
     """
 
     daemon_threads = True
 
-    def __init__(self, registry: str, folder: Path | None = None) -> None:
+    def __init__(self, registry: str, folder: Path | None = None, *, address: str = "127.0.0.1") -> None:
         # A port that was asked for by number stays ours while nobody listens.
-        super().__init__(("127.0.0.1", free_ports(1)[0]), _Handler)
-        self.place = f"127.0.0.1:{self.server_port}"
+        super().__init__((address, free_ports(1)[0]), _Handler)
+        self.place = f"{address}:{self.server_port}"
         self.url = f"http{'s' if folder else ''}://{registry}"
         self.verify = str(folder / "ca.pem") if folder else True
         self.rule: Callable[[str, str], Fault | None] = lambda method, path: None
@@ -135,6 +137,10 @@ class Faulty(ThreadingHTTPServer):
             # Hands are shaken with the first read, in the request's own thread.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread()
+
+    def fault(self, method: str, path: str, headers: Message) -> Fault | None:
+        """How one request fails; None: it does not."""
+        return self.rule(method, path)
 
     def start(self) -> None:
         """Take connections, or take them again."""
@@ -171,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
     def relay(self) -> None:
         body = self._body()
         self.server.requests.append((self.command, self.path))
-        fault = self.server.rule(self.command, self.path) or Fault()
+        fault = self.server.fault(self.command, self.path, self.headers) or Fault()
         if fault.hang:
             self.server.over.wait(60)
         if fault.hang or fault.drop:

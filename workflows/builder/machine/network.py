@@ -11,6 +11,9 @@ before any rule of ``filter``, so no other program's rule can let through what i
 - from a build in any name but its own: nothing;
 - IPv6: nothing.
 
+The firewall drops in silence. So that nobody waits, a build's own routes prohibit the same places, and it is told so at
+once; a build that changes its routes meets the firewall.
+
 `remove` takes all of it away.
 
 Source: iptables(8), iptables-extensions(8), veth(4).
@@ -90,10 +93,9 @@ def connect(process: int, link: str, host_address: str, address: str) -> None:
     _batch([], [f"address add {host_address} dev {link}", f"link set {link} up"])
     gateway = host_address.partition("/")[0]
     inside = ["link set lo up", f"address add {address} dev eth0", "link set eth0 up"]
-    _batch(
-        ["nsenter", f"--net=/proc/{process}/ns/net"],
-        [*inside, f"route add default via {gateway}"],
-    )
+    inside += [f"route add default via {gateway}"]
+    inside += [f"route add prohibit {place}" for place in _refused()]
+    _batch(["nsenter", f"--net=/proc/{process}/ns/net"], inside)
 
 
 def name_servers() -> list[str]:
@@ -158,6 +160,18 @@ def _firewall(network: ipaddress.IPv4Network) -> None:
                 _ensure("ip6tables", "mangle", chain, ["-i", f"{_PREFIX}+", "-j", "DROP"])
 
 
+def _refused() -> list[str]:
+    """Where no packet of a build arrives, as far as its own routes can say so."""
+    places = {str(_subnet()), _LINK_LOCAL}
+    for route in _routes():
+        own = route.get("type") == "local"
+        inward = route.get("dev") not in _uplinks() and not str(route.get("dev", "")).startswith(_PREFIX)
+        if route["dst"] != "default" and (own or inward):
+            places.add(route["dst"])
+    # Its loopback is its own; of a name server one port is open.
+    return sorted(places - set(name_servers()) - {place for place in places if place.startswith("127.")})
+
+
 def _hooks(network: ipaddress.IPv4Network) -> list[tuple[str, str, list[str]]]:
     near = f"{_PREFIX}+"
     answers = ["-o", near, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"]
@@ -178,16 +192,21 @@ def _ensure(tool: str, table: str, chain: str, rule: list[str]) -> None:
 
 
 def _subnet() -> ipaddress.IPv4Network:
-    routes = json.loads(_output(["ip", "-j", "-4", "route", "show", "table", "all"]) or "[]")
     taken = [
         ipaddress.ip_network(route["dst"], strict=False)
-        for route in routes
+        for route in _routes()
         if route["dst"] != "default" and not str(route.get("dev", "")).startswith(_PREFIX)
     ]
     for candidate in map(ipaddress.IPv4Network, _CANDIDATES):
         if not any(isinstance(other, ipaddress.IPv4Network) and candidate.overlaps(other) for other in taken):
             return candidate
     raise ConfigError(detail=f"all of {', '.join(_CANDIDATES)} are in use on this machine")
+
+
+def _routes() -> list[dict[str, str]]:
+    """All of this machine's, those to itself among them (of the type ``local``)."""
+    routes: list[dict[str, str]] = json.loads(_output(["ip", "-j", "-4", "route", "show", "table", "all"]) or "[]")
+    return routes
 
 
 def _uplinks() -> list[str]:
