@@ -187,6 +187,28 @@ def test_the_metadata_address_is_out_of_reach_wherever_it_is(building: Building,
         assert [line.split()[:2] for line in world.seen()] == [["tcp", FAR]]
 
 
+def test_who_breaks_out_and_changes_the_routes_meets_the_firewall(building: Building, tmp_path: Path) -> None:
+    folder, tools = tmp_path / "outside", tmp_path / "tools"
+    folder.mkdir()
+    tools.mkdir()
+    (tools / "fetch.py").write_text(FETCH)
+    with (
+        outside(folder) as world,
+        on_loopback("169.254.170.2") as here,
+        Sandbox("build-routes-1234567-00000000", Settings(state=building.state), readable=(tools,)) as sandbox,
+    ):
+        closed = (f"{METADATA}:{PORT}", f"169.254.170.2:{here}", f"{machine_addresses()[0]}:{here}")
+        fetch = f"python3 {tools}/fetch.py {FAR}:{PORT} {' '.join(closed)}"
+        script = f"{fetch}; ip route flush type prohibit && echo CHANGED && {fetch}"
+        with sandbox.start(["sh", "-c", script], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}) as inside:
+            before, changed, after = inside.communicate()[0].decode().partition("CHANGED\n")
+        assert changed, before
+        for place in closed:
+            assert f"nothing at {place} [Errno 13] Permission denied" in before
+            assert f"nothing at {place} timed out" in after
+        assert [line.split()[:2] for line in world.seen()] == [["tcp", FAR]] * 2, after
+
+
 @contextlib.contextmanager
 def on_loopback(address: str) -> Iterator[int]:
     """A service on this machine under a link-local address, as container platforms have it; its port."""
