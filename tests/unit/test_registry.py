@@ -15,7 +15,7 @@ from workflows.image import ImageDigest, ImageName
 from workflows.registry.credentials import credentials
 from workflows.registry.store import RegistryStore
 from workflows.settings import Settings
-from workflows.stores.skopeo import _error
+from workflows.stores.skopeo import _error, _readable
 
 DIGEST = ImageDigest("sha256:" + "a" * 64)
 IMAGE = ImageName("registry.test/project/demo:1a2b3c4")
@@ -185,3 +185,19 @@ def test_on_this_machine_what_is_unknown_is_our_fault() -> None:
     assert type(_error("something that nobody has seen before", to_registry=False)) is InternalError
     # Only a registry refuses: an image's own file may be called so.
     assert type(_error("applying layer: unauthorized", to_registry=False)) is BuildError
+
+
+@pytest.mark.parametrize(
+    ("printed", "read"),
+    [
+        (
+            'time="2026-11-29T13:00:00Z" level=fatal msg="writing blob: \\"x\\" is not there"',
+            'writing blob: "x" is not there',
+        ),
+        ('time="2026-11-29T13:00:00Z" level=fatal msg="from \\x1b: nothing"', None),
+        ("Copying blob sha256:1a2b", None),
+        ('level=fatal msg="of an image\'s own making" more', None),
+    ],
+)
+def test_a_line_of_skopeos_is_written_for_people(printed: str, read: str | None) -> None:
+    assert _readable(printed) == (read or printed)

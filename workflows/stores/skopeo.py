@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -40,6 +41,8 @@ _BROKEN = re.compile(
     r"|Error processing tar|invalid checksum|applying layer|cannot unmarshal|invalid character",
     re.IGNORECASE,
 )
+_LOGGED = re.compile(r'time="[^"]*" level=\w+ msg=(?P<text>"(?:[^"\\]|\\.)*")')
+"""How skopeo prints what it fails by: for machines, where people read the log."""
 _TAIL_LINES = 20
 _LOOK_SECONDS = 0.5
 _STALLED = 10
@@ -157,12 +160,21 @@ def _run(
             if patience_seconds != float("inf"):
                 threading.Thread(target=_watch, args=(process, patience_seconds, stalled), daemon=True).start()
             for line in process.stdout or ():
-                report(line.rstrip("\n"))
+                report(_readable(line.rstrip("\n")))
     except FileNotFoundError as error:
         raise ConfigError(detail=f"{command[0]} is not installed") from error
     if stalled.is_set():
         raise TransientError(detail=f"{command[0]} moved nothing for {patience_seconds:g} s")
     return unless_killed(command[0], process.returncode)
+
+
+def _readable(line: str) -> str:
+    logged = _LOGGED.fullmatch(line)
+    try:
+        return str(json.loads(logged["text"])) if logged else line
+    except ValueError:
+        # Go knows escapes that JSON does not.
+        return line
 
 
 def _watch(process: subprocess.Popen[str], patience_seconds: float, stalled: threading.Event) -> None:
