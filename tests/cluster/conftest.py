@@ -1,4 +1,4 @@
-"""What every cluster test needs: a cluster, and a registry that its nodes pull from; and the farm that many share."""
+"""What every cluster test needs: a cluster, and a registry that its nodes pull from; and the farms that many share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.farm import Farm, farm, secret
+from tests.cluster.guard import Guard, guarding
 from tests.cluster.postgres import Postgres
+from tests.cluster.site import REGISTRY
 
 PASSWORDS = {
     "read": "the-password-that-reads",
@@ -20,7 +22,7 @@ PASSWORDS = {
 GIT_CREDENTIALS = "git-credentials"
 GITHUB, GIT = "the-token-of-github", "the-credentials-of-git"
 SECRETS = [*PASSWORDS.values(), GITHUB, GIT]
-"""Of each farm here: no build may come across one."""
+"""Of both farms here: no build may come across one."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +46,22 @@ def running(tmp_path_factory: pytest.TempPathFactory, grype_db: Path, database: 
     folder = tmp_path_factory.mktemp("farm")
     values = {"web__replicas": 2} | secrets()
     with farm("shared", folder, ledger_url=database.url, vulnerabilities=grype_db, **values) as made:
+        made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
+        yield made
+
+
+@pytest.fixture(scope="session")
+def guard() -> Iterator[Guard]:
+    """The registry, as one that lets each account do what it is for."""
+    with guarding(REGISTRY, PASSWORDS) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def guarded(guard: Guard, grype_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A small farm on that registry."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with farm("guarded", folder, vulnerabilities=grype_db, registry=guard.place, **secrets()) as made:
         made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
         yield made
 

@@ -61,7 +61,11 @@ class Farm:
     @property
     def prefix(self) -> str:
         """What stands before every image's name."""
-        return str(self._values["registry__prefix"])
+        return str(self.value("registry__prefix"))
+
+    def value(self, name: str) -> Any:
+        """One of the chart's values, as it was given."""
+        return self._values[name]
 
     def install(self, **changes: Any) -> None:
         """Install or upgrade, and wait until web answers.

@@ -7,18 +7,15 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from tests.cluster.conftest import GIT, GIT_CREDENTIALS, PASSWORDS, SECRETS, secrets
-from tests.cluster.farm import Farm, farm, secret
-from tests.cluster.guard import Guard, guarding
+from tests.cluster.conftest import PASSWORDS, SECRETS
+from tests.cluster.farm import Farm
 from tests.cluster.namespace import Object, eventually
-from tests.cluster.site import REGISTRY
 from tests.images import DEBIAN, python_package, write_layout
 from tests.visitor import Click, Visitor, git_spec
 
@@ -27,22 +24,6 @@ PUSHES = 3
 """How often `hostile.py` tries to push."""
 VULNERABLE = ("requests", "2.19.0")
 """What `tests/vulndb` knows something against, and its fix."""
-
-
-@pytest.fixture(scope="module")
-def guard() -> Iterator[Guard]:
-    """The registry, which lets each account do what it is for; and what it refused."""
-    with guarding(REGISTRY, PASSWORDS) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def guarded(guard: Guard, grype_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """A farm with secrets, on that registry."""
-    folder = tmp_path_factory.mktemp("guarded")
-    with farm("guarded", folder, vulnerabilities=grype_db, registry=guard.place, **secrets()) as made:
-        made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
-        yield made
 
 
 def plant(guarded: Farm, name: str, folder: Path, *, is_torn: bool = False) -> tuple[str, set[str]]:

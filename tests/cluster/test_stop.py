@@ -11,8 +11,10 @@ import requests
 from tests.cluster import site
 from tests.cluster.crowd import Follower, steps_of
 from tests.cluster.farm import Farm
+from tests.cluster.guard import Guard
 from tests.cluster.namespace import eventually, kubectl
 from tests.cluster.replica import Replica, replica, wish
+from tests.local.registries import Fault
 from tests.visitor import git_spec
 from workflows.build import State
 from workflows.errors import Reason
@@ -91,9 +93,45 @@ def test_the_page_of_a_real_build_in_the_queue_ends_it_before_it_has_a_pod(runni
         cancel(running, follower)
 
 
-def clicked(running: Farm, name: str) -> Follower:
-    """A click on a repository whose build prints a line a second for ten minutes."""
-    running.githost.create(name, {"Dockerfile": f"FROM localhost/argosy/base:bookworm\n{steps_of(600, 1)}"})
+def test_the_page_of_a_real_build_ends_it_while_it_is_pushed(
+    guarded: Farm, guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def rule(method: str, path: str) -> Fault | None:
+        if method != "PUT" or "/staging/" in path:
+            return None
+        asked.append(path)
+        return Fault(hang=True)
+
+    monkeypatch.setattr(guard, "rule", rule)
+    pushed = clicked(guarded, "stop/pushed", lines=1)
+    eventually(lambda: asked, seconds=120, what=guarded.logs)
+    cancel(guarded, pushed)
+
+
+@pytest.fixture
+def imageless(guarded: Farm) -> Iterator[Farm]:
+    """A farm whose builds' image is in no registry."""
+    builder = guarded.value("images__builder")
+    guarded.install(images__builder=f"{site.REGISTRY}/tests/no:1")
+    yield guarded
+    guarded.install(images__builder=builder)
+
+
+def test_the_page_of_a_real_build_ends_it_while_its_image_is_pulled(imageless: Farm) -> None:
+    waiting = clicked(imageless, "stop/pulled")
+    eventually(
+        lambda: any("cannot be pulled" in str(event.get("message")) for event in tuple(waiting.events)),
+        seconds=120,
+        what=imageless.logs,
+    )
+    cancel(imageless, waiting)
+
+
+def clicked(running: Farm, name: str, lines: int = 600) -> Follower:
+    """A click on a repository whose build prints a line a second."""
+    running.githost.create(name, {"Dockerfile": f"FROM localhost/argosy/base:bookworm\n{steps_of(lines, 1)}"})
     return Follower([running.url], f"{git_spec(f'{running.githost.url}/{name}')}?build_only=true")
 
 
