@@ -61,18 +61,20 @@ def test_a_build_and_a_launch_end_well_and_the_page_says_what_it_knows(
     launch = Follower([url], known)
     eventually(lambda: any(event.get("phase") == "launching" for event in launch.events), what=running.logs)
     with away[what]():
-        # The catalogue is the API server's: without it nobody can say what is known.
-        late = Follower([url], known) if what != "API server" else launch
+        late = Follower([url], known)
         outages.wait(OUTAGE_SECONDS / 2)
         page = requests.get(f"{url}/builds/{build}", timeout=30)
         outages.wait(OUTAGE_SECONDS / 2)
-        if late is not launch:
-            assert [event for event in late.events if event.get("phase") == "ready"], late.events
+        assert late.is_over, late.events
+    # The catalogue is the API server's: without it nobody can say what is known, and whoever clicks then is told so.
+    end = ("failed", "transient") if what == "API server" else ("ready", None)
+    assert (late.events[-1]["phase"], late.events[-1].get("reason")) == end
 
     assert page.status_code == 200, page.text
     assert "running" in page.text
     assert name in page.text
-    for each in (launch, follower):
+    again = Follower([url], known)
+    for each in (launch, follower, again):
         each.join(240)
         assert each.events[-1]["phase"] == "ready", f"{each.events[-3:]}\n{running.logs()}"
     assert follower.numbers == list(range(1, LINES + 1))
