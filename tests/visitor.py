@@ -15,6 +15,25 @@ import websocket
 EVENT_STREAM = {"Accept": "text/event-stream"}
 
 
+def refusal(answer: requests.Response, user: str, token: str) -> str:
+    """What a Hub says of a server that it does not start: at once, or where it is busy by the server's progress.
+
+    Args:
+        answer: To who asked for the server.
+        user: The user's address in the Hub's API.
+        token: Of who asked.
+    """
+    if answer.status_code != requests.codes.accepted:
+        assert answer.status_code == requests.codes.forbidden, answer.text
+        return str(answer.json()["message"])
+    headers = {"Authorization": f"token {token}"} | EVENT_STREAM
+    with requests.get(f"{user}/server/progress", headers=headers, stream=True, timeout=60) as progress:
+        lines = [line for line in progress.iter_lines(decode_unicode=True) if line.startswith("data:")]
+    last = json.loads(lines[-1].removeprefix("data:"))
+    assert last.get("failed"), last
+    return str(last["message"])
+
+
 @dataclass(frozen=True)
 class Click:
     """What a visitor saw: events in order, and the id of each."""

@@ -14,7 +14,7 @@ import requests
 
 from tests.githost import GitHost
 from tests.local.farm import Farm
-from tests.visitor import Visitor, git_spec, run_cell
+from tests.visitor import Visitor, git_spec, refusal, run_cell
 
 BASE = "localhost/argosy/base:bookworm"
 START_SECONDS = 120
@@ -29,8 +29,13 @@ class Asked:
     user: str = field(default_factory=lambda: f"somebody-{uuid.uuid4().hex[:8]}")
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    @property
+    def address(self) -> str:
+        """The user's, in the Hub's API."""
+        return f"{self.farm.environment['ARGOSY_HUB_API_URL']}users/{self.user}"
+
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
-        url = f"{self.farm.environment['ARGOSY_HUB_API_URL']}users/{self.user}{path}"
+        url = f"{self.address}{path}"
         return requests.request(method, url, headers={"Authorization": f"token {self.token}"}, timeout=60, **options)
 
     def start(self, image: str) -> requests.Response:
@@ -62,9 +67,7 @@ def containers(farm: Farm, user: str) -> list[str]:
 
 
 def refused(asked: Asked, image: str) -> None:
-    answer = asked.start(image)
-    assert answer.status_code == 403, answer.text
-    assert "not in Argosy's catalogue" in answer.json()["message"]
+    assert "not in Argosy's catalogue" in refusal(asked.start(image), asked.address, asked.token)
     assert containers(asked.farm, asked.user) == []
     asked.end()
 

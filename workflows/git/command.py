@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
 
+import psutil
+
 from workflows.errors import DISK_FULL, ConfigError, TransientError, unless_killed
 from workflows.events import printable
 from workflows.git import Credentials
@@ -22,6 +24,9 @@ from workflows.settings import Settings
 
 LOOK_SECONDS = 0.2
 """Between two looks at what a long command has done: short enough that a limit of size is passed by little."""
+
+_DYING_SECONDS, _DYING_LOOK_SECONDS = 5, 0.01
+"""How long git's helpers are waited for once they are killed."""
 
 _COMPLAINT_BYTES = 64 * 1024
 """Of git's messages that are read, from their end; a host can send as many as it likes."""
@@ -193,6 +198,23 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    # One that is killed holds its files and writes its last for as long as the kernel needs to end it.
+    deadline = time.monotonic() + _DYING_SECONDS
+    while _is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(_DYING_LOOK_SECONDS)
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process of a group is left that is more than an entry which nobody has waited for yet."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _end_of(stream: IO[bytes]) -> str:

@@ -70,9 +70,15 @@ class Staging:
         if self._settings.image_store == "registry":
             with self._taken(layout) as own:
                 read_layout(own, self._settings.max_image_bytes, rename=True)
+                absent = absent_layers(own)
+                known = carried(self._settings)
+                if not absent <= known.digests:
+                    missing = f"not there: {absent - known.digests}"
+                    raise BuildError("The build left no image that can be used.", detail=missing)
                 # Asked first: a registry that is down or busy says so at once, where skopeo tries for minutes.
                 RegistryStore(self._settings).digest(self.name(build))
-                self._bring(build, absent_layers(own), report)
+                if absent:
+                    self._bring(build, known.image, absent, report)
                 Skopeo(self._settings).copy(f"oci:{own}:{REF}", f"docker://{self.name(build)}", report)
         else:
             read_layout(layout, self._settings.max_image_bytes, rename=True)
@@ -84,18 +90,13 @@ class Staging:
             return nullcontext(layout)
         return taken(layout, self._settings.state, self._settings.max_image_bytes)
 
-    def _bring(self, build: BuildName, absent: frozenset[str], report: Callable[[str], None]) -> None:
-        """Let the staging place have the layers that a layout leaves out: those of base images, and no others."""
-        known = carried(self._settings)
-        if not absent <= known.digests:
-            raise BuildError("The build left no image that can be used.", detail=f"not there: {absent - known.digests}")
-        if not absent:
-            return
-        source, target = split_tag(ImageName(known.image))[0], split_tag(self.name(build))[0]
+    def _bring(self, build: BuildName, carrier: str, absent: frozenset[str], report: Callable[[str], None]) -> None:
+        """Let the staging place have the layers that a layout leaves out, from the image that has them."""
+        source, target = split_tag(ImageName(carrier))[0], split_tag(self.name(build))[0]
         same_registry = source.partition("/")[0] == target.partition("/")[0]
         if not same_registry or not RegistryStore(self._settings).mount(source, sorted(absent), target):
             # It takes as long as the network does, but it goes everywhere.
-            Skopeo(self._settings).copy(f"docker://{known.image}", f"docker://{target}:{_FOUNDATION}", report)
+            Skopeo(self._settings).copy(f"docker://{carrier}", f"docker://{target}:{_FOUNDATION}", report)
 
     def open(self, build: BuildName) -> StagedImage:
         """The staged image; looked up by its tag here, and by nobody ever after.
