@@ -208,6 +208,23 @@ def test_each_fault_of_a_registry_has_its_reason(build: Build, faulty: Faulty, k
         build.run(step)
 
 
+def test_a_busy_registry_is_not_sent_to_at_all(build: Build, faulty: Faulty) -> None:
+    # skopeo itself would go on trying for minutes.
+    faulty.requests.clear()
+    faulty.rule = always(FAULTS["busy"][0])
+    with pytest.raises(TransientError):
+        build.run("stage")
+    assert {method for method, _ in faulty.requests} == {"HEAD"}
+
+
+def test_a_registry_that_falls_silent_while_it_is_sent_to_is_given_up(build: Build, faulty: Faulty) -> None:
+    build.write(DEBIAN | python_package("requests", "2.32.1"))
+    faulty.rule = always(Fault(hang=True), r"P(UT|ATCH) /v2/argosy/staging/")
+    with pytest.raises(TransientError) as raised:
+        build.run("stage")
+    assert raised.value.detail == "skopeo moved nothing for 3 s"
+
+
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_registry_that_fails_in_the_middle_of_a_copy_has_its_reason(build: Build, faulty: Faulty, kind: str) -> None:
     fault, error = FAULTS[kind]
