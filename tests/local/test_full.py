@@ -206,6 +206,18 @@ def test_while_the_workspaces_are_full_nothing_begins_and_what_runs_loses_no_lin
     assert ended(site.click("refused")).last["phase"] == "ready"
 
 
+def test_a_build_whose_step_ends_while_the_workspaces_are_full_has_its_reason(site: Site) -> None:
+    steady = site.click("steady")
+    eventually(lambda: numbers(steady), 60)
+    site.disks["builds"].fill()
+    # What becomes of its step has to be written, and cannot be.
+    site.go_on()
+    assert ended(steady).last["message"] == f"{DISK_FULL}\n"
+    assert (steady.last["phase"], steady.last["reason"]) == ("failed", "transient")
+    site.disks["builds"].empty()
+    assert ended(site.click("steady")).last["phase"] == "ready"
+
+
 def waiting_lines(site: Site) -> int:
     """How many lines the build that runs has printed, and its log could not take yet."""
     logs = site.webs.settings.builds_folder.glob("build-*/logs/build.log")
