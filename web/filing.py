@@ -20,7 +20,7 @@ from web.ledger import FindingRecord, Ledger
 from workflows.build import BuildStatus, LogLine
 from workflows.engines import Engine
 from workflows.image import BuildName, ImageDigest, is_digest
-from workflows.scan.findings import Verdict, parse_verdict
+from workflows.scan.verdict import Verdict, parse_verdict
 
 _logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from web.recorder import Recorder
 from workflows.build import BuildStatus, State
 from workflows.errors import Reason, TransientError
 from workflows.image import BuildName
-from workflows.scan.findings import Database, Finding, Outcome, Severity, Verdict
+from workflows.scan.findings import Finding, Severity
+from workflows.scan.verdict import Database, Outcome, Verdict
 
 VERDICT = Verdict(
     outcome=Outcome("findings"),

@@ -15,7 +15,7 @@ from web.archive import FsspecArchive
 from web.ledger import Ledger
 from workflows.build import State
 from workflows.errors import Reason
-from workflows.scan.findings import Outcome, Verdict
+from workflows.scan.verdict import Outcome, Verdict
 
 VERDICT = Verdict(outcome=Outcome("pass"), message="Nothing found.")
 

@@ -14,7 +14,8 @@ from tests.images import DEBIAN, python_package, write_layout
 from tests.local.test_stores import podman
 from workflows.errors import ArgosyError, BuildError, ConfigError, InternalError, TransientError
 from workflows.image import BuildName, ImageName
-from workflows.scan.findings import Outcome, Severity, Verdict, parse_verdict
+from workflows.scan.findings import Severity
+from workflows.scan.verdict import Outcome, Verdict, parse_verdict
 from workflows.settings import Settings
 from workflows.stores.catalogue import FolderCatalogue
 from workflows.stores.images import image_store

@@ -18,8 +18,8 @@ from tests.local.conftest import ROOT
 from tests.local.test_image_steps import BUILD, VULNERABLE, Build, last_line
 from workflows.errors import ConfigError, InternalError, PolicyError
 from workflows.scan.database import hold
-from workflows.scan.findings import Outcome, Verdict, parse_verdict
 from workflows.scan.scanner import Scanner
+from workflows.scan.verdict import Outcome, Verdict, parse_verdict
 from workflows.settings import Settings
 from workflows.stores.catalogue import FolderCatalogue
 from workflows.stores.images import image_store

@@ -1,4 +1,4 @@
-"""Findings: normalised, ordered, bounded, and read back."""
+"""Findings and verdicts: normalised, ordered, bounded, and read back."""
 
 from __future__ import annotations
 
@@ -6,18 +6,8 @@ import json
 
 import pytest
 
-from workflows.scan.findings import (
-    Database,
-    Finding,
-    Outcome,
-    Severity,
-    counted,
-    database_of,
-    judged,
-    no_database,
-    normalised,
-    parse_verdict,
-)
+from workflows.scan.findings import Finding, Severity, counted, normalised
+from workflows.scan.verdict import Database, Outcome, database_of, judged, no_database, parse_verdict
 
 FRESH = Database(built="2026-11-23T00:00:00Z", age_hours=1.0, version="v6")
 

@@ -19,8 +19,9 @@ from typing import Any
 from workflows.errors import ConfigError, InternalError, TransientError, unless_killed
 from workflows.image import ImageDigest
 from workflows.scan.database import alone, default_database, hold, stamp
-from workflows.scan.findings import Verdict, database_of, judged, no_database, normalised
+from workflows.scan.findings import normalised
 from workflows.scan.rules import Rules, today
+from workflows.scan.verdict import Verdict, database_of, judged, no_database
 from workflows.settings import Settings
 
 _logger = logging.getLogger(__name__)

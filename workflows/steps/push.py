@@ -8,7 +8,7 @@ import json
 from workflows.errors import InternalError, TransientError
 from workflows.image import BuildName, ImageDigest, ImageName, split_tag
 from workflows.registry.store import RegistryStore
-from workflows.scan.findings import Outcome, parse_verdict
+from workflows.scan.verdict import Outcome, parse_verdict
 from workflows.settings import Settings
 from workflows.stores.files import write_whole
 from workflows.stores.images import image_store

@@ -6,9 +6,9 @@ import argparse
 
 from workflows.errors import ConfigError, PolicyError
 from workflows.image import BuildName, ImageDigest, ImageName
-from workflows.scan.findings import Outcome
 from workflows.scan.rules import rules_of
 from workflows.scan.scanner import Scanner
+from workflows.scan.verdict import Outcome
 from workflows.settings import Settings
 from workflows.stores.files import write_whole
 from workflows.stores.staging import Staging

@@ -11,7 +11,7 @@ from workflows.image import ImageDigest, is_digest, split_tag
 from workflows.pipeline import PUSH, SCAN
 from workflows.registry.connection import Connection
 from workflows.registry.referrers import Referrers
-from workflows.scan.findings import parse_verdict
+from workflows.scan.verdict import parse_verdict
 from workflows.settings import Settings
 
 _LAST_LINES = 20
