@@ -30,7 +30,11 @@ WAYS: dict[str, Callable[[Replica, BuildName], object]] = {
         "delete", "workflow", name, "--namespace", farm.place.name, "--wait=false"
     ),
 }
-"""What each of them does to a Workflow."""
+"""What each of them does to a Workflow.
+
+Source: Argo Workflows 3.7.14, ``workflow/util/util.go``: `argo stop` and `argo terminate` send this patch and do nothing else. The
+program itself cannot be built from its module as it is published (a file for Linux, and the UI, are not in it).
+"""
 
 
 @pytest.fixture(scope="module")
