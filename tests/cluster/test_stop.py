@@ -32,8 +32,8 @@ WAYS: dict[str, Callable[[Replica, BuildName], object]] = {
 }
 """What each of them does to a Workflow.
 
-Source: Argo Workflows 3.7.14, ``workflow/util/util.go``: `argo stop` and `argo terminate` send this patch and do nothing else. The
-program itself cannot be built from its module as it is published (a file for Linux, and the UI, are not in it).
+Source: Argo Workflows 3.7.14, ``workflow/util/util.go``: `argo stop` and `argo terminate` send this patch and no
+more. The program itself cannot be built from its module as it is published: a file for Linux and the UI are not in it.
 """
 
 
