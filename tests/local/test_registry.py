@@ -171,7 +171,7 @@ def faulty(registry: str) -> Iterator[Faulty]:
 @pytest.fixture
 def build(machine: Settings, tmp_path: Path, faulty: Faulty, grype_db: Path) -> Build:
     """A build whose image is staged already, and a registry that the test may then let fail."""
-    changes = {"registry_insecure": True, "registry_timeout_seconds": 0.3, "grype_db": grype_db}
+    changes = {"registry_insecure": True, "registry_timeout_seconds": 1, "grype_db": grype_db}
     build = Build(at(machine, faulty.place, tmp_path, **changes), tmp_path)
     build.write(DEBIAN | python_package("requests", "2.32.0"))
     build.run("stage")
@@ -222,7 +222,7 @@ def test_a_registry_that_falls_silent_while_it_is_sent_to_is_given_up(build: Bui
     faulty.rule = always(Fault(hang=True), r"P(UT|ATCH) /v2/argosy/staging/")
     with pytest.raises(TransientError) as raised:
         build.run("stage")
-    assert raised.value.detail == "skopeo moved nothing for 3 s"
+    assert raised.value.detail == "skopeo moved nothing for 10 s"
 
 
 @pytest.mark.parametrize("kind", FAULTS)
