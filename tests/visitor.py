@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -12,26 +13,30 @@ from urllib.parse import quote, urlsplit
 import requests
 import websocket
 
+REFUSAL_SECONDS = 60
 EVENT_STREAM = {"Accept": "text/event-stream"}
 
 
-def refusal(answer: requests.Response, user: str, token: str) -> str:
-    """What a Hub says of a server that it does not start: at once, or where it is busy by the server's progress.
+def refusal(start: Callable[[], requests.Response], user: str, token: str) -> str:
+    """What a Hub says of a server that it does not start.
+
+    One that is busy answers before it knows, and says nothing of it afterwards: it is asked again.
 
     Args:
-        answer: To who asked for the server.
+        start: Asks for the server.
         user: The user's address in the Hub's API.
-        token: Of who asked.
+        token: Of who asks.
     """
-    if answer.status_code != requests.codes.accepted:
-        assert answer.status_code == requests.codes.forbidden, answer.text
-        return str(answer.json()["message"])
-    headers = {"Authorization": f"token {token}"} | EVENT_STREAM
-    with requests.get(f"{user}/server/progress", headers=headers, stream=True, timeout=60) as progress:
-        lines = [line for line in progress.iter_lines(decode_unicode=True) if line.startswith("data:")]
-    last = json.loads(lines[-1].removeprefix("data:"))
-    assert last.get("failed"), last
-    return str(last["message"])
+    deadline = time.monotonic() + REFUSAL_SECONDS
+    while (answer := start()).status_code in {requests.codes.created, requests.codes.accepted}:
+        assert time.monotonic() < deadline, "it never knows in time"
+        headers = {"Authorization": f"token {token}"}
+        while servers := requests.get(user, headers=headers, timeout=30).json()["servers"]:
+            assert not servers[""]["ready"], servers
+            assert time.monotonic() < deadline, servers
+            time.sleep(0.1)
+    assert answer.status_code == requests.codes.forbidden, answer.text
+    return str(answer.json()["message"])
 
 
 @dataclass(frozen=True)

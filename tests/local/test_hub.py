@@ -40,7 +40,7 @@ class Asked:
 
     def start(self, image: str) -> requests.Response:
         """Ask for a server from this image."""
-        assert self.call("POST", "").status_code == 201
+        assert self.call("POST", "").status_code in {201, 409}
         return self.call("POST", "/server", json={"image": image, "token": self.key})
 
     def runs(self) -> str:
@@ -67,7 +67,7 @@ def containers(farm: Farm, user: str) -> list[str]:
 
 
 def refused(asked: Asked, image: str) -> None:
-    assert "not in Argosy's catalogue" in refusal(asked.start(image), asked.address, asked.token)
+    assert "not in Argosy's catalogue" in refusal(lambda: asked.start(image), asked.address, asked.token)
     assert containers(asked.farm, asked.user) == []
     asked.end()
 
