@@ -89,7 +89,10 @@ def test_the_page_of_a_real_build_ends_it(running: Farm) -> None:
 def test_the_page_of_a_real_build_in_the_queue_ends_it_before_it_has_a_pod(running: Farm) -> None:
     at_work = [begun(running, f"stop/at-work-{number}") for number in range(2)]  # as many as the farm builds at once
     waiting = clicked(running, "stop/waiting")
-    eventually(lambda: any(event.get("queue_position") == 1 for event in tuple(waiting.events)))
+    eventually(
+        lambda: any(event.get("queue_position") == 1 for event in tuple(waiting.events)),
+        what=lambda: f"{waiting.events}\n{running.logs()}",
+    )
     build = cancel(running, waiting)
     assert running.release.builds.list("pods", f"workflows.argoproj.io/workflow={build}") == []
     for follower in at_work:

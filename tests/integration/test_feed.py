@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +190,22 @@ def test_whoever_leaves_last_leaves_no_feed_behind(farm: Farm) -> None:
     farm.engine.end(name, Reason.BUILD)
     stream.end()
     eventually(lambda: not farm.feeds._feeds)
+
+
+def test_a_place_in_the_queue_stays_told_where_an_older_word_comes_late(tmp_path: Path) -> None:
+    engine = FakeEngine(clock=time.time)
+    asked = dataclasses.replace(engine.submit(request()), queue_position=0)
+    catalogue = FolderCatalogue(tmp_path / "catalogue")
+    feed = Feed(asked, engine, FsspecArchive(tmp_path.as_uri()), catalogue, signal(1), keep_alive_seconds=5)
+    feed.tell(dataclasses.replace(asked, queue_position=3))
+    # Somebody asked the engine before that, and has the answer now.
+    feed.tell(asked)
+    stream = feed.follow(None)
+    assert json.loads(next(stream).partition(b"data: ")[2])["queue_position"] == 3
+    feed.tell(dataclasses.replace(asked, queue_position=2))
+    assert json.loads(next(stream).partition(b"data: ")[2])["queue_position"] == 2
+    stream.close()
+    feed.close()
 
 
 def test_a_follower_whom_the_ring_has_lost_reads_by_itself(tmp_path: Path) -> None:

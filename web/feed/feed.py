@@ -14,7 +14,7 @@ from web.concurrency import Signal, off_loop
 from web.feed import events
 from web.feed.lines import lines_of
 from web.feed.ring import START, Position, Ring
-from workflows.build import BuildStatus, LogLine
+from workflows.build import BuildStatus, LogLine, State
 from workflows.engines import Engine
 from workflows.errors import ArgosyError, InternalError, TransientError
 from workflows.events import KEEPALIVE, encode
@@ -89,11 +89,7 @@ class Feed:
     def tell(self, status: BuildStatus) -> None:
         """Takes the engine's word, in whatever thread; one that is older than the last changes nothing."""
         known = self._status
-        if (
-            status == known
-            or known.state.ended
-            or (bool(known.published), known.started) > (bool(status.published), status.started)
-        ):
+        if status == known or known.state.ended or _is_older(status, known):
             return
         if not _is_over(known):
             self._over_since = time.monotonic()
@@ -107,9 +103,10 @@ class Feed:
         position, told = after or START, ""
         if after is None:
             # With a nonce it has an id, too: the server may be started before this follower has its first line.
-            start = events.id_of(self._name, START) if nonce else ""
-            yield events.stamped(encode(events.waiting(self._status, usual_seconds), start), nonce)
-            told = events.sentence(self._status) if self._status.queue_position else ""
+            start, first = events.id_of(self._name, START) if nonce else "", self._status
+            yield events.stamped(encode(events.waiting(first, usual_seconds), start), nonce)
+            # What was sent, and not what is known by now.
+            told = events.sentence(first) if first.queue_position else ""
         wrote = time.monotonic()
         while True:
             # All of this is read before the lines are taken: what was said by then is among them.
@@ -214,6 +211,14 @@ class Feed:
             if position is not None and position >= until:
                 # Never further: a running build's log blocks where it has no more.
                 return
+
+
+def _is_older(status: BuildStatus, known: BuildStatus) -> bool:
+    """Whether `status` says less than what is known: it was asked for, and the watch was faster."""
+    if (bool(known.published), known.started) > (bool(status.published), status.started):
+        return True
+    # A place is counted once, and from then on until the queue is behind.
+    return status.state is State.QUEUED and known.queue_position > 0 == status.queue_position
 
 
 def _is_over(status: BuildStatus) -> bool:
