@@ -17,24 +17,26 @@ REFUSAL_SECONDS = 60
 EVENT_STREAM = {"Accept": "text/event-stream"}
 
 
-def refusal(start: Callable[[], requests.Response], user: str, token: str) -> str:
+def refusal(answer: requests.Response, again: Callable[[], requests.Response], user: str, token: str) -> str:
     """What a Hub says of a server that it does not start.
 
     One that is busy answers before it knows, and says nothing of it afterwards: it is asked again.
 
     Args:
-        start: Asks for the server.
+        answer: To who asked for the server.
+        again: Asks once more.
         user: The user's address in the Hub's API.
         token: Of who asks.
     """
     deadline = time.monotonic() + REFUSAL_SECONDS
-    while (answer := start()).status_code in {requests.codes.created, requests.codes.accepted}:
+    while answer.status_code in {requests.codes.created, requests.codes.accepted}:
         assert time.monotonic() < deadline, "it never knows in time"
         headers = {"Authorization": f"token {token}"}
         while servers := requests.get(user, headers=headers, timeout=30).json()["servers"]:
             assert not servers[""]["ready"], servers
             assert time.monotonic() < deadline, servers
             time.sleep(0.1)
+        answer = again()
     assert answer.status_code == requests.codes.forbidden, answer.text
     return str(answer.json()["message"])
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cluster.farm import Farm, farm, secret
-from tests.cluster.guard import Guard, guarding
+from tests.cluster.guard import Guard
 from tests.cluster.postgres import Postgres
 from tests.cluster.site import REGISTRY
 
@@ -44,16 +46,15 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def running(tmp_path_factory: pytest.TempPathFactory, grype_db: Path, database: Postgres) -> Iterator[Farm]:
     """A farm as large ones are: two replicas of web, PostgreSQL, an archive that both reach, a scanner's database."""
     folder = tmp_path_factory.mktemp("farm")
-    values = {"web__replicas": 2} | secrets()
-    with farm("shared", folder, ledger_url=database.url, vulnerabilities=grype_db, **values) as made:
-        made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
+    options = {"ledger_url": database.url, "vulnerabilities": grype_db, "web__replicas": 2}
+    with with_secrets("shared", folder, **options) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def guard() -> Iterator[Guard]:
     """The registry, as one that lets each account do what it is for."""
-    with guarding(REGISTRY, PASSWORDS) as made:
+    with Guard(REGISTRY, PASSWORDS).serving() as made:
         yield made
 
 
@@ -61,13 +62,16 @@ def guard() -> Iterator[Guard]:
 def guarded(guard: Guard, grype_db: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A small farm on that registry."""
     folder = tmp_path_factory.mktemp("guarded")
-    with farm("guarded", folder, vulnerabilities=grype_db, registry=guard.place, **secrets()) as made:
-        made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
+    with with_secrets("guarded", folder, vulnerabilities=grype_db, registry=guard.place) as made:
         yield made
 
 
-def secrets() -> dict[str, str]:
-    """The chart's values for a farm that has all of `SECRETS`."""
-    accounts = {f"registry__{name}__username": name for name in PASSWORDS}
-    accounts |= {f"registry__{name}__password": password for name, password in PASSWORDS.items()}
-    return accounts | {"providers__github__token": GITHUB, "providers__git__credentialsSecret": GIT_CREDENTIALS}
+@contextlib.contextmanager
+def with_secrets(prefix: str, folder: Path, **options: Any) -> Iterator[Farm]:
+    """A farm that has all of `SECRETS`; the rest is as in `farm`."""
+    values = {f"registry__{name}__username": name for name in PASSWORDS}
+    values |= {f"registry__{name}__password": password for name, password in PASSWORDS.items()}
+    values |= {"providers__github__token": GITHUB, "providers__git__credentialsSecret": GIT_CREDENTIALS}
+    with farm(prefix, folder, **options, **values) as made:
+        made.release.builds.create(secret(GIT_CREDENTIALS, token=GIT))
+        yield made

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email.message import Message
 
 from tests.cluster.hub import NODE
@@ -26,7 +25,6 @@ class Guard(Faulty):
         super().__init__(registry, address=NODE)
         pairs = {name: f"{name}:{password}".encode() for name, password in passwords.items()}
         self._accounts = {f"Basic {base64.b64encode(pair).decode()}": name for name, pair in pairs.items()}
-        self.refused: list[tuple[str, str, str]] = []
 
     def fault(self, method: str, path: str, headers: Message) -> Fault | None:
         """Refusal, unless it is the account's to do."""
@@ -35,8 +33,6 @@ class Guard(Faulty):
         del headers["Authorization"]
         if account and _may(account, method, path):
             return self.rule(method, path)
-        if account or path != "/v2/":
-            self.refused.append((account, method, path))
         return _REFUSED
 
 
@@ -45,15 +41,3 @@ def _may(account: str, method: str, path: str) -> bool:
         return True
     # /v2/<namespace>/staging/<build>/...
     return account == "staging" and path.split("/")[3:4] == ["staging"]
-
-
-@contextlib.contextmanager
-def guarding(registry: str, passwords: Mapping[str, str]) -> Iterator[Guard]:
-    """A `Guard` that serves."""
-    with Guard(registry, passwords) as guard:
-        guard.start()
-        try:
-            yield guard
-        finally:
-            guard.over.set()
-            guard.refuse()

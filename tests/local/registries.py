@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 import requests
 
@@ -154,20 +155,19 @@ class Faulty(ThreadingHTTPServer):
         self._thread.join()
         self.socket.shutdown(socket.SHUT_RDWR)
 
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """Itself, for as long as it serves."""
+        with self:
+            self.start()
+            try:
+                yield self
+            finally:
+                self.over.set()
+                self.refuse()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of those who go before they are answered, which is what the tests are about."""
-
-
-@contextmanager
-def serve_faulty(registry: str, folder: Path | None = None) -> Iterator[Faulty]:
-    """A `Faulty` that serves."""
-    with Faulty(registry, folder) as faulty:
-        faulty.start()
-        try:
-            yield faulty
-        finally:
-            faulty.over.set()
-            faulty.refuse()
 
 
 class _Handler(BaseHTTPRequestHandler):

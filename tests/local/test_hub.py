@@ -39,8 +39,12 @@ class Asked:
         return requests.request(method, url, headers={"Authorization": f"token {self.token}"}, timeout=60, **options)
 
     def start(self, image: str) -> requests.Response:
+        """Ask for a user, and for a server from this image."""
+        assert self.call("POST", "").status_code == 201
+        return self.ask(image)
+
+    def ask(self, image: str) -> requests.Response:
         """Ask for a server from this image."""
-        assert self.call("POST", "").status_code in {201, 409}
         return self.call("POST", "/server", json={"image": image, "token": self.key})
 
     def runs(self) -> str:
@@ -67,7 +71,8 @@ def containers(farm: Farm, user: str) -> list[str]:
 
 
 def refused(asked: Asked, image: str) -> None:
-    assert "not in Argosy's catalogue" in refusal(lambda: asked.start(image), asked.address, asked.token)
+    answer = asked.start(image)
+    assert "not in Argosy's catalogue" in refusal(answer, lambda: asked.ask(image), asked.address, asked.token)
     assert containers(asked.farm, asked.user) == []
     asked.end()
 

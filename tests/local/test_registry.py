@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.images import DEBIAN, python_package, write_layout
-from tests.local.registries import Fault, Faulty, blob_uploads, guard, serve_faulty, serve_registry
+from tests.local.registries import Fault, Faulty, blob_uploads, guard, serve_registry
 from tests.local.test_image_steps import BUILD, VULNERABLE, Build, podman
 from tests.local.test_stores import keep
 from workflows.errors import ArgosyError, ConfigError, RateLimitError, TransientError
@@ -164,7 +164,7 @@ def test_an_sbom_of_another_image_is_not_attached(open_farm: Settings, tmp_path:
 
 @pytest.fixture
 def faulty(registry: str) -> Iterator[Faulty]:
-    with serve_faulty(registry) as server:
+    with Faulty(registry).serving() as server:
         yield server
 
 

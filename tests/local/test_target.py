@@ -22,7 +22,7 @@ from tests.githost import GitHost
 from tests.integration.client import Client
 from tests.integration.farm import eventually
 from tests.local.farm import Farm
-from tests.local.registries import SECRET_HASH, Fault, Faulty, blob_uploads, guard, serve_faulty, serve_registry
+from tests.local.registries import SECRET_HASH, Fault, Faulty, blob_uploads, guard, serve_registry
 from tests.local.test_click import NOTEBOOK
 from tests.visitor import Click, Visitor, git_spec, run_cell
 from web.hub import HubClient
@@ -148,7 +148,7 @@ def target(tmp_path_factory: pytest.TempPathFactory, grype_db: Path) -> Iterator
     shutil.copytree(grype_db, folder / "database")
     with (
         serve_registry(folder, guard(folder), tls=True) as place,
-        serve_faulty(place, folder) as faulty,
+        Faulty(place, folder).serving() as faulty,
     ):
         target = Target(folder, faulty, folder / "database")
         target.farm.start()

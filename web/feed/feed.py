@@ -103,7 +103,8 @@ class Feed:
         position, told = after or START, ""
         if after is None:
             # With a nonce it has an id, too: the server may be started before this follower has its first line.
-            start, first = events.id_of(self._name, START) if nonce else "", self._status
+            start = events.id_of(self._name, START) if nonce else ""
+            first = self._status
             yield events.stamped(encode(events.waiting(first, usual_seconds), start), nonce)
             # What was sent, and not what is known by now.
             told = events.sentence(first) if first.queue_position else ""
@@ -218,7 +219,7 @@ def _is_older(status: BuildStatus, known: BuildStatus) -> bool:
     if (bool(known.published), known.started) > (bool(status.published), status.started):
         return True
     # A place is counted once, and from then on until the queue is behind.
-    return status.state is State.QUEUED and known.queue_position > 0 == status.queue_position
+    return status.state is State.QUEUED and bool(known.queue_position) and not status.queue_position
 
 
 def _is_over(status: BuildStatus) -> bool:

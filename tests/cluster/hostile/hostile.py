@@ -102,7 +102,8 @@ def push(wanted: dict) -> None:
     for name in (f"{folder}/victim", f"{folder}/staging/build-victim", f"{folder}/{HERE.name}"):
         connection = http.client.HTTPConnection(host, timeout=20)
         connection.request("POST", f"/v2/{name}/blobs/uploads/", headers={"Content-Length": "0"})
-        print("PUSHED" if (status := connection.getresponse().status) < 400 else "REFUSED", status, name, flush=True)
+        status = connection.getresponse().status
+        print("PUSHED" if status < 400 else "REFUSED", status, name, flush=True)
         connection.close()
 
 

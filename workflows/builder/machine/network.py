@@ -93,7 +93,7 @@ def connect(process: int, link: str, host_address: str, address: str) -> None:
     _batch([], [f"address add {host_address} dev {link}", f"link set {link} up"])
     gateway = host_address.partition("/")[0]
     inside = ["link set lo up", f"address add {address} dev eth0", "link set eth0 up"]
-    inside += [f"route add default via {gateway}"]
+    inside += [f"route add {place} via {gateway}" for place in ("default", *name_servers())]
     inside += [f"route add prohibit {place}" for place in _refused()]
     _batch(["nsenter", f"--net=/proc/{process}/ns/net"], inside)
 
@@ -162,14 +162,16 @@ def _firewall(network: ipaddress.IPv4Network) -> None:
 
 def _refused() -> list[str]:
     """Where no packet of a build arrives, as far as its own routes can say so."""
+    uplinks = _uplinks()
     places = {str(_subnet()), _LINK_LOCAL}
     for route in _routes():
         own = route.get("type") == "local"
-        inward = route.get("dev") not in _uplinks() and not str(route.get("dev", "")).startswith(_PREFIX)
-        if route["dst"] != "default" and (own or inward):
+        inward = route.get("dev") not in uplinks and not str(route.get("dev", "")).startswith(_PREFIX)
+        if own or inward:
             places.add(route["dst"])
     # Its loopback is its own; of a name server one port is open.
-    return sorted(places - set(name_servers()) - {place for place in places if place.startswith("127.")})
+    open_to_it = {"default", *name_servers()}
+    return sorted(place for place in places - open_to_it if not place.startswith("127."))
 
 
 def _hooks(network: ipaddress.IPv4Network) -> list[tuple[str, str, list[str]]]:
