@@ -5,17 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.local.building import Building
+from workflows.builder.buildah import Buildah
+from workflows.builder.isolation import Sandbox
 from workflows.builder.machine import network
+from workflows.builder.store import build_store
+from workflows.errors import ConfigError
+from workflows.settings import Settings
+
+PATH = {"PATH": "/usr/bin:/bin"}
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +137,33 @@ def test_the_rules_can_be_laid_twice_and_taken_away() -> None:
     assert "agb" not in rules_of_this_machine()
     with network.cable():
         assert rules_of_this_machine() == rules
+
+
+def test_whatever_the_walls_are_made_with_is_killed_whenever_nobody_is_at_fault(building: Building) -> None:
+    settings = Settings(state=building.state)
+    ended = Counter[int]()
+    for milliseconds in range(40, 280, 6):
+        with (
+            Sandbox("build-struck-1234567-00000000", settings) as sandbox,
+            sandbox.start(["sleep", "0.5"], PATH) as walls,
+        ):
+            time.sleep(milliseconds / 1000)
+            if below := psutil.Process(walls.pid).children(recursive=True):
+                random.choice(below).kill()
+            said = walls.communicate(timeout=30)[0]
+        assert said == b"", f"after {milliseconds} ms: {said.decode()}"
+        ended[walls.returncode] += 1
+    # One that had done its work already was not missed.
+    assert ended.keys() == {0, 256 - signal.SIGKILL}, ended
+
+
+def test_walls_that_cannot_be_made_are_the_operators(building: Building, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(state=building.state)
+    too_long = network.Cable(slot=0, link="agb-with-too-long-a-name", host_address="10.0.0.1/30", address="10.0.0.2/30")
+    monkeypatch.setattr(network, "cable", lambda: contextlib.nullcontext(too_long))
+    with build_store(settings, "walls") as store, pytest.raises(ConfigError) as caught:
+        list(Buildah("build-unmade-1234567-00000000", settings, store).run("version"))
+    assert too_long.link in caught.value.detail
 
 
 def rules_of_this_machine() -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from workflows.builder.buildah import _unpacked
 from workflows.builder.complaint import error_of, says_full
-from workflows.errors import ArgosyError, BuildError, TransientError
+from workflows.errors import ArgosyError, BuildError, ConfigError, TransientError
 
 
 def archive(*members: tuple[str, bytes, str]) -> io.BytesIO:
@@ -84,6 +84,19 @@ def test_a_line_that_ended_by_itself_is_its_authors_and_one_that_was_killed_is_n
     said: str, kind: type[ArgosyError]
 ) -> None:
     assert type(error_of(said, 1, is_full=False)) is kind
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "kind"),
+    [
+        ("the walls around this build cannot be made: [Errno 1] Operation not permitted\n", 125, ConfigError),
+        # A line of the build can say so, too, and end with whatever it likes.
+        (f"STEP 2/5: RUN x\nthe walls around this build cannot be made\n{LINE}125\n", 125, BuildError),
+        (f"the walls around this build cannot be made\n{LINE}125\n", 125, BuildError),
+    ],
+)
+def test_only_the_walls_say_that_the_walls_cannot_be_made(said: str, code: int, kind: type[ArgosyError]) -> None:
+    assert type(error_of(said, code, is_full=False)) is kind
 
 
 def test_a_line_that_met_a_full_disk_is_nobodys_fault() -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
+from workflows.builder import walls
 from workflows.errors import DISK_FULL, ArgosyError, BuildError, ConfigError, InternalError, TransientError
 
-_WALLS_FAILED = "the walls around this build cannot be made"
 _LINE_FAILED = re.compile(r'building at STEP "(?P<line>.+?)": (?:while running runtime: )?exit status (?P<code>\d+)')
 _NO_IMAGE = re.compile(
     r"manifest unknown|name unknown|repository .*not found|requested access to the resource is denied"
@@ -41,8 +41,6 @@ def error_of(output: str, code: int, *, is_full: bool) -> ArgosyError:
         code: buildah's exit code.
         is_full: Whether this machine's disk was full when the output said so.
     """
-    if _WALLS_FAILED in output:
-        return ConfigError(detail=output)
     if _KILLED.search(output):
         return TransientError(detail=output)
     if failed := _LINE_FAILED.search(output):
@@ -52,7 +50,10 @@ def error_of(output: str, code: int, *, is_full: bool) -> ArgosyError:
 
 
 def _own_error(output: str, code: int) -> ArgosyError:
-    """What buildah itself could not do."""
+    """What buildah itself could not do, or what should have started it."""
+    if code == walls.FAILED and output.startswith(walls.CANNOT_BE_MADE):
+        # Its first words: no line of the build can have printed them before.
+        return ConfigError(detail=output)
     if _FULL.search(output):
         return TransientError(DISK_FULL, detail=output)
     if _PULLING.search(output):

@@ -12,6 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
+FAILED = 125
+"""What container tools end with when they, and not the command, failed: walls do so, too."""
+
+CANNOT_BE_MADE = "the walls around this build cannot be made"
+"""How they begin to say why."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlay:

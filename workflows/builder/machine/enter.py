@@ -18,13 +18,18 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from workflows.builder.machine import kernel
 from workflows.builder.machine.network import connect
+from workflows.builder.walls import CANNOT_BE_MADE, FAILED
+from workflows.errors import ArgosyError, TransientError
 
 _TOOLS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
 _ETC = (
@@ -43,8 +48,7 @@ _ETC = (
     "ssl",
 )
 _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
-_FAILED = 125
-"""What container tools end with when they, and not the command, failed."""
+_KILLED = 256 - signal.SIGKILL
 
 
 def main(arguments: list[str]) -> int:
@@ -54,9 +58,28 @@ def main(arguments: list[str]) -> int:
         arguments: The specification as `workflows.builder.isolation` writes it (JSON), then the command.
 
     Returns:
-        The command's exit code.
+        The command's exit code; 247 where somebody killed it, or what makes the walls; 125 where they cannot be made.
     """
-    specification, command = json.loads(arguments[0]), arguments[1:]
+    try:
+        return _run(json.loads(arguments[0]), arguments[1:])
+    except _EndedError as ended:
+        return ended.code
+    except TransientError:
+        return _KILLED
+    except (OSError, ArgosyError) as error:
+        _tell(error)
+        return FAILED
+
+
+class _EndedError(Exception):
+    """A process that the walls are made with has ended, and has said why, or was killed."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+def _run(specification: dict[str, Any], command: list[str]) -> int:
     kernel.die_with_parent()
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     # Whoever started this may have bound itself more closely; here the group's limit counts.
@@ -68,11 +91,35 @@ def main(arguments: list[str]) -> int:
     connected, set_connected = os.pipe()
     child = os.fork()
     if child == 0:
+        os.close(set_connected)
         _guard(lambda: _child(specification, command, userns, set_ready, connected))
     os.close(set_ready)
     if os.read(ready, 1):
-        connect(child, specification["link"], specification["host_address"], specification["address"])  # (5)
-        os.write(set_connected, b"x")
+        # With a child that is killed its end of the cable goes away.
+        with _meanwhile(child, set_connected):
+            connect(child, specification["link"], specification["host_address"], specification["address"])  # (5)
+            os.write(set_connected, b"x")
+    return _wait(child)
+
+
+@contextmanager
+def _meanwhile(child: int, pipe: int) -> Iterator[None]:
+    """Do something to a child that goes on, or ends, when it hears from a pipe.
+
+    Raises:
+        _EndedError: It failed because somebody has killed the child.
+    """
+    try:
+        yield
+    except (OSError, ArgosyError):
+        os.close(pipe)
+        if (code := _wait(child)) == _KILLED:
+            raise _EndedError(code) from None
+        raise
+
+
+def _wait(child: int) -> int:
+    """The exit code of a child, once it has ended, as a process that stands between says it: in a byte."""
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status) & 0xFF
 
@@ -86,10 +133,12 @@ def _user_namespace(first: int, count: int) -> int:
         os.close(set_done)
         _guard(lambda: _hold(set_made, done))
     os.close(set_made)
-    os.read(made, 1)
-    for name in ("uid_map", "gid_map"):
-        Path(f"/proc/{child}/{name}").write_text(f"0 {first} {count}\n", encoding="ascii")
-    descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
+    if not os.read(made, 1):
+        raise _EndedError(_wait(child))
+    with _meanwhile(child, set_done):
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{child}/{name}").write_text(f"0 {first} {count}\n", encoding="ascii")
+        descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)
     os.close(set_done)
     os.waitpid(child, 0)
     return descriptor
@@ -114,12 +163,11 @@ def _child(specification: dict[str, Any], command: list[str], userns: int, ready
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | others)
     os.write(ready, b"x")
     if not os.read(connected, 1):
-        os._exit(_FAILED)
+        os._exit(FAILED)
     child = os.fork()
     if child == 0:
         _guard(lambda: _become(specification, command))
-    _, status = os.waitpid(child, 0)
-    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os._exit(_wait(child))
 
 
 def _put_together(specification: dict[str, Any], userns: int) -> None:
@@ -177,9 +225,14 @@ def _guard(job: Any) -> NoReturn:
     try:
         job()
     except OSError as error:
-        os.write(2, f"the walls around this build cannot be made: {error}\n".encode())
+        _tell(error)
     finally:
-        os._exit(_FAILED)
+        os._exit(FAILED)
+
+
+def _tell(error: OSError | ArgosyError) -> None:
+    said = error.detail if isinstance(error, ArgosyError) else error
+    os.write(2, f"{CANNOT_BE_MADE}: {said}\n".encode())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflows.errors import ConfigError, TransientError
+from workflows.errors import ConfigError, TransientError, unless_killed
 
 _PREFIX = "agb"
 _RUN = Path("/run/argosy")
@@ -85,6 +85,7 @@ def connect(process: int, link: str, host_address: str, address: str) -> None:
 
     Raises:
         ConfigError: The kernel refuses.
+        TransientError: Somebody killed the tool.
     """
     _run(["ip", "link", "delete", link], check=False)
     _run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(process)])
@@ -235,7 +236,7 @@ def _batch(prefix: list[str], lines: list[str]) -> None:
 
 def _run(command: list[str], *, text: str | None = None, check: bool = True) -> int:
     result = _call(command, text)
-    if check and result.returncode != 0:
+    if check and unless_killed(command[0], result.returncode) != 0:
         raise ConfigError(detail=f"{' '.join(command)}: {result.stderr.strip()}")
     return result.returncode
 
