@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from web.hub import Hub, Progress, ServerState
+from web.launching.hub import Hub, Progress, ServerState
 from workflows.errors import TransientError
 
 READY = Progress(message="Server ready at /user/someone/", is_ready=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.client import Client
-from web import archive, transcript
-from web.archive import FsspecArchive
+from web.recording import archive, transcript
+from web.recording.archive import FsspecArchive
 from workflows.build import BuildStatus, State
 from workflows.errors import Reason
 from workflows.image import attempt_of, with_attempt

@@ -6,7 +6,9 @@ import time
 
 from flask import Flask, Response
 
-from web import address, build, builds, click, errors, pages, services
+from web import errors, services
+from web.clicks import click
+from web.routes import address, build, builds, pages
 from web.services import Services
 
 _POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from web import native
-from web.desk import KEEP_SECONDS
-from web.recorder import Admitting
+from web.recording.desk import KEEP_SECONDS
+from web.recording.recorder import Admitting
 from web.services import Check
 from workflows.engines import Engine
 from workflows.engines.admission import Admission

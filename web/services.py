@@ -8,11 +8,11 @@ from typing import Protocol, cast
 
 from flask import Flask, current_app
 
-from web.archive import Archive
+from web.cleaning.holds import Holds
 from web.feed.feeds import Feeds
-from web.holds import Holds
-from web.launch import Visitor
+from web.launching.launch import Visitor
 from web.ledger import Ledger
+from web.recording.archive import Archive
 from workflows.engines import Engine
 from workflows.events import Event
 from workflows.image import ImageDigest, ImageName
@@ -26,7 +26,7 @@ EXTENSION = "argosy"
 
 
 class Launcher(Protocol):
-    """Starts visitors' servers; the real one is in `web.launch`."""
+    """Starts visitors' servers; the real one is in `web.launching.launch`."""
 
     def launch(
         self, *, image: ImageName, digest: ImageDigest, repository: Repository, visitor: Visitor

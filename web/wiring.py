@@ -9,16 +9,16 @@ from flask import Flask
 
 from web import native
 from web.app import create_app
-from web.archive import FsspecArchive
-from web.cleaning import ImageUsage, Rounds, cleaner
+from web.cleaning.holds import Holds
+from web.cleaning.rounds import ImageUsage, Rounds, cleaner
 from web.concurrency import off_loop
 from web.executing import executing
 from web.feed.feeds import Feeds
-from web.holds import Holds
-from web.hub import HubClient
-from web.launch import Launcher
+from web.launching.hub import HubClient
+from web.launching.launch import Launcher
 from web.ledger import Ledger
-from web.recorder import Recorder
+from web.recording.archive import FsspecArchive
+from web.recording.recorder import Recorder
 from web.services import Services
 from workflows import providers
 from workflows.image import ImageName

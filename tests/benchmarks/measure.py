@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.invariants import StateFolder
 from tests.local.farm import Farm
-from web.desk import KEEP_SECONDS
+from web.recording.desk import KEEP_SECONDS
 from workflows.cleaning.tool import sizes
 from workflows.settings import MIB, Settings
 from workflows.stores.containers import Containers

@@ -103,7 +103,7 @@ def test_two_replicas_that_submit_at_once_have_one_build(farm: Replica, number: 
 
 
 def test_a_name_that_is_filed_is_still_taken(farm: Replica, number: int) -> None:
-    """Who submits it again learns that it ended; `web.attempts` goes on to the next attempt then."""
+    """Who submits it again learns that it ended; `web.recording.attempts` goes on to the next attempt then."""
     asked = wish(number)
     farm.submit(asked, fetch=fails(66))
     farm.ended(asked.name)

@@ -14,11 +14,11 @@ from flask.testing import FlaskClient
 from tests.integration.fakes import FakeEngine
 from web import native
 from web.app import create_app
-from web.archive import FsspecArchive
 from web.feed.feeds import Feeds
-from web.launch import Visitor
+from web.launching.launch import Visitor
 from web.ledger import Ledger
-from web.recorder import Recorder
+from web.recording.archive import FsspecArchive
+from web.recording.recorder import Recorder
 from web.services import Launcher, Services
 from workflows.build import BuildStatus
 from workflows.errors import ArgosyError, Reason

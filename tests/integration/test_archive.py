@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from web import archive
-from web.archive import FsspecArchive
+from web.recording import archive
+from web.recording.archive import FsspecArchive
 from workflows.errors import ConfigError, InternalError, TransientError
 from workflows.image import BuildName
 

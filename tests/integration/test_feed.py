@@ -12,10 +12,10 @@ import pytest
 
 from tests.integration.fakes import FakeEngine, request
 from tests.integration.farm import DIGEST, SPEC, Farm, Stream, eventually
-from web.archive import FsspecArchive
 from web.concurrency import signal
 from web.feed.feed import Feed
 from web.feed.ring import START, Position, Ring
+from web.recording.archive import FsspecArchive
 from workflows.errors import Reason, TransientError
 from workflows.image import BuildName, CommitSHA
 from workflows.stores.catalogue import FolderCatalogue

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from web.hub import HubClient, Progress, ServerState
+from web.launching.hub import HubClient, Progress, ServerState
 from workflows.errors import (
     ConfigError,
     InternalError,

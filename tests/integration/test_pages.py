@@ -13,9 +13,9 @@ from typing import cast
 import pytest
 
 from tests.integration.farm import COMMIT, EVENT_STREAM, SPEC, TOKEN, URL, Farm, Stream, eventually
-from web import archive
 from web.app import create_app
 from web.ledger import FindingRecord, Ledger
+from web.recording import archive
 from workflows.build import State
 from workflows.errors import Reason, TransientError
 from workflows.image import BuildName

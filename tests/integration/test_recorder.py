@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.integration.fakes import FakeEngine, request
-from web import archive, native, transcript
-from web import desk as desk_module
-from web.archive import FsspecArchive
+from web import native
 from web.ledger import BuildRecord, Ledger
-from web.recorder import Recorder
+from web.recording import archive, transcript
+from web.recording import desk as desk_module
+from web.recording.archive import FsspecArchive
+from web.recording.recorder import Recorder
 from workflows.build import BuildStatus, State
 from workflows.errors import Reason, TransientError
 from workflows.image import BuildName

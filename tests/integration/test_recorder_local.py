@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from web import archive, transcript
-from web.archive import FsspecArchive
 from web.ledger import Ledger
+from web.recording import archive, transcript
+from web.recording.archive import FsspecArchive
 from workflows.build import State
 from workflows.errors import Reason
 from workflows.scan.verdict import Outcome, Verdict
@@ -39,9 +39,9 @@ WEB = """
     from pathlib import Path
     import gevent
     from web import native
-    from web.archive import FsspecArchive
+    from web.recording.archive import FsspecArchive
     from web.ledger import Ledger
-    from web.recorder import Recorder
+    from web.recording.recorder import Recorder
     from workflows.build import BuildRequest
     from workflows.engines.admission import Admission
     from workflows.engines.local import LocalEngine

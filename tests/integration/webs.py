@@ -25,12 +25,12 @@ from tests.integration import hub
 from tests.integration.farm import FakeProvider
 from web import native
 from web.app import create_app
-from web.archive import FsspecArchive
 from web.feed.feeds import Feeds
-from web.hub import HubClient
-from web.launch import Launcher
+from web.launching.hub import HubClient
+from web.launching.launch import Launcher
 from web.ledger import Ledger
-from web.recorder import Recorder
+from web.recording.archive import FsspecArchive
+from web.recording.recorder import Recorder
 from web.services import Services
 from workflows.engines.admission import Admission
 from workflows.engines.local import LocalEngine

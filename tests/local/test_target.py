@@ -25,7 +25,7 @@ from tests.local.farm import Farm
 from tests.local.registries import SECRET_HASH, Fault, Faulty, blob_uploads, guard, serve_registry
 from tests.local.test_click import NOTEBOOK
 from tests.visitor import Click, Visitor, git_spec, run_cell
-from web.hub import HubClient
+from web.launching.hub import HubClient
 from workflows.build import BuildStatus
 from workflows.errors import PolicyError
 from workflows.image import ImageDigest, ImageName, split_tag

@@ -22,10 +22,10 @@ import pytest
 from tests.images import write_layout
 from tests.local.test_cleaning import fill
 from tests.local.test_stores import podman
-from web import archive
-from web.archive import FsspecArchive
+from web.cleaning.retention import ArchiveFiles, LedgerRows
 from web.ledger import FindingRecord, LaunchRecord, Ledger
-from web.retention import ArchiveFiles, LedgerRows
+from web.recording import archive
+from web.recording.archive import FsspecArchive
 from workflows.build import BuildRequest, BuildStatus, State
 from workflows.cleaning.caches import BaseLayers, RepositoryCaches, WheelCache
 from workflows.cleaning.cleaner import Cleaner

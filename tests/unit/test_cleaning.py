@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from web.holds import Holds
+from web.cleaning.holds import Holds
 from workflows.cleaning.choice import Limits, Thing, leaving, total
 from workflows.cleaning.cleaner import Cleaner
 from workflows.errors import TransientError

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 
-from web.gate import Gate
+from web.launching.gate import Gate
 
 
 def test_those_who_come_first_go_in_first():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from web.identity import Identity
+from web.launching.identity import Identity
 from workflows.errors import ConfigError
 
 NONCE = "n" * 22

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from web.landing import landing_path, server_url
+from web.routes.landing import landing_path, server_url
 
 URL = "http://hub.example/user/a-b/"
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.fakehub import FAILED, FakeHub
-from web.hub import Progress, ServerState
-from web.launch import Launcher, Visitor
+from web.launching.hub import Progress, ServerState
+from web.launching.launch import Launcher, Visitor
 from workflows.errors import ConfigError, PolicyError, RateLimitError, TransientError
 from workflows.image import CommitSHA, ImageDigest, ImageName
 from workflows.repo import Repository

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from web import transcript
+from web.recording import transcript
 from workflows.build import LogLine
 from workflows.errors import InternalError
 

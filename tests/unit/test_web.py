@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from web import resume
-from web.address import raw_path
 from web.app import duration, moment
-from web.build import accepts_events
-from web.click import network_of
+from web.clicks import resume
+from web.clicks.click import network_of
+from web.clicks.resume import Resume
 from web.feed.events import ordinal
 from web.feed.ring import START, Position
-from web.follow import decoded
-from web.resume import Resume
+from web.routes.address import raw_path
+from web.routes.build import accepts_events
+from web.routes.follow import decoded
 from workflows.events import KEEPALIVE, encode
 
 NONCE = "A" * 22

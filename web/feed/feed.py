@@ -9,11 +9,11 @@ from collections.abc import Generator, Iterator
 from itertools import islice
 
 from web import native
-from web.archive import Archive
 from web.concurrency import Signal, off_loop
 from web.feed import events
 from web.feed.lines import lines_of
 from web.feed.ring import START, Position, Ring
+from web.recording.archive import Archive
 from workflows.build import BuildStatus, LogLine, State
 from workflows.engines import Engine
 from workflows.errors import ArgosyError, InternalError, TransientError

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Protocol
 
-from web.archive import Archive
 from web.concurrency import signal
 from web.feed.feed import TICKS, Feed
 from web.feed.ring import Position
+from web.recording.archive import Archive
 from workflows.build import BuildStatus
 from workflows.engines import Engine
 from workflows.image import BuildName
@@ -17,7 +17,7 @@ from workflows.stores.catalogue import Catalogue
 
 
 class Watched(Protocol):
-    """Who tells what the engine does: `web.recorder.Recorder`."""
+    """Who tells what the engine does: `web.recording.recorder.Recorder`."""
 
     def subscribe(self, subscriber: Callable[[BuildStatus], None]) -> Callable[[], None]:
         """Calls `subscriber` with every status from now on, in a native thread."""

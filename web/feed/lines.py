@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from web import archive, transcript
-from web.archive import Archive
+from web.recording import archive, transcript
+from web.recording.archive import Archive
 from workflows.build import LogLine
 from workflows.engines import Engine
 from workflows.image import BuildName

@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 from workflows.builder.machine import kernel
 from workflows.builder.machine.network import connect
 from workflows.builder.walls import CANNOT_BE_MADE, FAILED
-from workflows.errors import ArgosyError, TransientError
+from workflows.errors import ArgosyError, ConfigError, TransientError
 
 _TOOLS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
 _ETC = (
@@ -62,21 +62,11 @@ def main(arguments: list[str]) -> int:
     """
     try:
         return _run(json.loads(arguments[0]), arguments[1:])
-    except _EndedError as ended:
-        return ended.code
     except TransientError:
         return _KILLED
     except (OSError, ArgosyError) as error:
         _tell(error)
         return FAILED
-
-
-class _EndedError(Exception):
-    """A process that the walls are made with has ended, and has said why, or was killed."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(f"exit code {code}")
-        self.code = code
 
 
 def _run(specification: dict[str, Any], command: list[str]) -> int:
@@ -107,14 +97,14 @@ def _meanwhile(child: int, pipe: int) -> Iterator[None]:
     """Do something to a child that goes on, or ends, when it hears from a pipe.
 
     Raises:
-        _EndedError: It failed because somebody has killed the child.
+        TransientError: It failed because somebody has killed the child.
     """
     try:
         yield
     except (OSError, ArgosyError):
         os.close(pipe)
-        if (code := _wait(child)) == _KILLED:
-            raise _EndedError(code) from None
+        if _wait(child) == _KILLED:
+            raise TransientError(detail=f"process {child} was killed") from None
         raise
 
 
@@ -133,9 +123,9 @@ def _user_namespace(first: int, count: int) -> int:
         os.close(set_done)
         _guard(lambda: _hold(set_made, done))
     os.close(set_made)
-    if not os.read(made, 1):
-        raise _EndedError(_wait(child))
     with _meanwhile(child, set_done):
+        if not os.read(made, 1):
+            raise ConfigError(detail="no user namespace")
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{child}/{name}").write_text(f"0 {first} {count}\n", encoding="ascii")
         descriptor = os.open(f"/proc/{child}/ns/user", os.O_RDONLY)

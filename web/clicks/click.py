@@ -15,14 +15,15 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from web import errors, resume
-from web.attempts import Attempts
+from web import errors
+from web.clicks import resume
+from web.clicks.known import Known
+from web.clicks.resume import Resume
+from web.clicks.visit import Visit, launch
 from web.concurrency import off_loop
-from web.known import Known
-from web.launch import Visitor
-from web.resume import Resume
+from web.launching.launch import Visitor
+from web.recording.attempts import Attempts
 from web.services import Services
-from web.visit import Visit, launch
 from workflows.build import BuildRequest, BuildStatus, State
 from workflows.errors import (
     SENTENCES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from web.archive import FsspecArchive, Kept
 from web.ledger import Ledger, Remembered
+from web.recording.archive import FsspecArchive, Kept
 from workflows.cleaning.choice import Limits, Thing
 from workflows.settings import Settings
 from workflows.stores.catalogue import Catalogue

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from web import native
-from web.archive import FsspecArchive
-from web.holds import Holds
+from web.cleaning.holds import Holds
+from web.cleaning.retention import ArchiveFiles, LedgerRows
 from web.ledger import Ledger
 from web.native import Stop
-from web.recorder import Recorder
-from web.retention import ArchiveFiles, LedgerRows
+from web.recording.archive import FsspecArchive
+from web.recording.recorder import Recorder
 from workflows.build import BuildStatus
 from workflows.cleaning.cleaner import Cleaner, Kind
 from workflows.cleaning.images import Usage

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 from flask import Blueprint, Request, Response, request
 
-from web import address, click, resume, services
-from web.click import Click
+from web import services
+from web.clicks import click, resume
+from web.clicks.click import Click
 from web.errors import EVENT_STREAM, event_response, stream_headers
+from web.routes import address
 from workflows.errors import Reason
 
 blueprint = Blueprint("build", __name__)

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
-from web import archive, transcript
-from web.archive import Archive
 from web.ledger import FindingRecord, Ledger
+from web.recording import archive, transcript
+from web.recording.archive import Archive
 from workflows.build import BuildStatus, LogLine
 from workflows.engines import Engine
 from workflows.image import BuildName, ImageDigest, is_digest

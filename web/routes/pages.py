@@ -15,9 +15,11 @@ from flask import Blueprint, Response, current_app, jsonify, redirect, render_te
 from packaging.requirements import Requirement
 from werkzeug.wrappers import Response as AnyResponse
 
-from web import address, click, follow, services
-from web.build import click_of
-from web.landing import landing_path
+from web import services
+from web.clicks import click
+from web.routes import address, follow
+from web.routes.build import click_of
+from web.routes.landing import landing_path
 from web.services import Check
 from workflows.errors import ArgosyError, SpecError
 from workflows.providers import Provider, find

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from web import errors, resume
+from web import errors
+from web.clicks import resume
 from web.concurrency import off_loop, relay
-from web.launch import Visitor
+from web.launching.launch import Visitor
 from web.ledger import LaunchRecord
 from web.services import Services
 from workflows.errors import ArgosyError, Reason

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from web.gate import Gate, Ticket
-from web.hub import Hub, ServerState
-from web.identity import Identity
-from web.presence import Presence
+from web.launching.gate import Gate, Ticket
+from web.launching.hub import Hub, ServerState
+from web.launching.identity import Identity
+from web.launching.presence import Presence
 from workflows.errors import ArgosyError, RateLimitError, Reason, StepTimeoutError, TransientError
 from workflows.events import Event, Phase, event
 from workflows.image import ImageDigest, ImageName, pinned

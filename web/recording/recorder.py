@@ -17,10 +17,10 @@ from types import MappingProxyType
 from typing import Protocol
 
 from web import native
-from web.archive import Archive
-from web.desk import KEEP_SECONDS, Desk, backoff
 from web.ledger import Ledger
 from web.native import Stop
+from web.recording.archive import Archive
+from web.recording.desk import KEEP_SECONDS, Desk, backoff
 from workflows.build import BuildStatus
 from workflows.engines import Engine
 from workflows.engines.lease import Lease, Unshared

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response, current_app
 from markupsafe import Markup, escape
 
-from web.landing import server_url
+from web.routes.landing import server_url
 from workflows.events import Phase, printable
 
 _MARK = "<!-- events -->"

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from web import native
-from web.archive import Archive
-from web.attempts import status_of, successor
-from web.filing import Filing
 from web.ledger import Ledger
 from web.native import Stop
+from web.recording.archive import Archive
+from web.recording.attempts import status_of, successor
+from web.recording.filing import Filing
 from workflows.build import BuildStatus
 from workflows.engines import Engine, cancelled
 from workflows.image import BuildName

@@ -27,7 +27,7 @@ from workflows.image import BuildName
 from workflows.stores.files import replacing
 
 LOG = "log.txt.gz"
-"""The log as `web.transcript` writes it."""
+"""The log as `web.recording.transcript` writes it."""
 
 SBOM = "sbom.cdx.json"
 FINDINGS = "findings.json"

@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 from flask import Blueprint, Request, Response, jsonify, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from web import archive, click, errors, services
+from web import errors, services
+from web.clicks import click
 from web.concurrency import off_loop, relay
 from web.feed.lines import lines_of
+from web.recording import archive
 from web.services import Services
 from workflows.build import BuildStatus, LogLine
 from workflows.errors import ArgosyError, NotFoundError, PolicyError, Reason, TransientError

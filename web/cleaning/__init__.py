@@ -1,0 +1,1 @@
+"""What keeps the farm under its limits, and what cleaning must leave alone."""
