@@ -105,6 +105,9 @@ class Desk:
             was_open = self.is_open
             for status in native.drain(self._news, wait_seconds=self._pause()):
                 self._note(status)
+            if stop.is_set():
+                # The ledger may be closed by now.
+                return
             # Oldest first and one at a time, so that what arrives meanwhile is heard.
             due = [task for task in self._tasks.values() if task.due <= time.monotonic()]
             if due:
