@@ -104,16 +104,6 @@ def test_limits_stand_in_one_place_and_reach_the_pod_and_the_step():
     assert settings["ARGOSY_BUILD_CPUS"] == "1.5"
 
 
-def test_a_scan_takes_no_more_of_a_node_than_it_may():
-    found = patches(render(limits__scan={"cpus": 0.5}))["ours"]["containers"]
-    assert {each["name"]: each["resources"]["limits"].get("cpu") for each in found} == {
-        "push": None,
-        "publish": None,
-        "scan": "0.5",
-        "attach": None,
-    }
-
-
 def test_the_scanners_database_is_read_only_and_in_one_container():
     found = patches(render(REPLICAS))
     mounts = {each["name"]: each.get("volumeMounts", []) for each in found["ours"]["containers"]}

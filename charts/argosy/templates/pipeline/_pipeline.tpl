@@ -47,12 +47,6 @@ requests: {cpu: {{ .Values.builds.requests.stepCpu }}, memory: {{ .Values.builds
 limits: {memory: {{ .Values.builds.stepMemoryLimit }}}
 {{- end }}
 
-{{/* Under `report` a visitor's server starts beside `scan`, whose tools take as many CPUs as a node has. */}}
-{{- define "argosy.scanResources" -}}
-requests: {cpu: {{ .Values.builds.requests.stepCpu }}, memory: {{ .Values.builds.requests.stepMemory }}}
-limits: {cpu: {{ .Values.limits.scan.cpus | quote }}, memory: {{ .Values.builds.stepMemoryLimit }}}
-{{- end }}
-
 {{/* What `build` may use: a stranger's lines as much as `limits.build.memory`, our own tools around them a little. */}}
 {{- define "argosy.buildResources" -}}
 requests: {cpu: {{ .Values.builds.requests.cpu }}, memory: {{ .Values.builds.requests.memory }}}
@@ -115,7 +109,7 @@ containers:
 containers:
   {{- range (eq .Values.scan.policy "off") | ternary (list "push" "publish") (list "push" "publish" "scan" "attach") }}
   - name: {{ . }}
-    resources: {{- include (eq . "scan" | ternary "argosy.scanResources" "argosy.stepResources") $ | nindent 6 }}
+    resources: {{- include "argosy.stepResources" $ | nindent 6 }}
     {{- if and (eq . "scan") $.Values.scan.database.claim }}
     volumeMounts:
       - {name: grype-db, mountPath: /run/grype-db, readOnly: true}
