@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 from werkzeug.serving import make_server
 
 from tests.integration import hub
-from tests.integration.farm import FakeProvider
+from tests.integration.farm import FakeProvider, eventually
 from web import native
 from web.app import create_app
 from web.feed.feeds import Feeds
@@ -197,6 +198,8 @@ class Webs:
 
     def start(self) -> None:
         """Make a web process and wait until it answers."""
+        # One that is killed has its port until the kernel has ended it.
+        eventually(lambda: not _lives(self.pid), 10)
         assert self._maker.stdin
         assert self._maker.stdout
         self._maker.stdin.write("start\n")
@@ -225,6 +228,13 @@ class Webs:
         self._maker.wait(10)
         assert self._maker.stdout
         self._maker.stdout.close()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def main() -> None:
