@@ -250,16 +250,20 @@ def of_disk(error: OSError, what: str) -> TransientError:
     return TransientError(DISK_FULL if is_full(error) else "", detail=f"{what}: {error.strerror}")
 
 
+KILLED = 256 - signal.SIGKILL
+"""What a process that stands between ends with where the one below it was killed: the same, in a byte."""
+
+
 def unless_killed(program: str, code: int) -> int:
     """The exit code of a program that ended by itself.
 
     Args:
         program: For the log.
-        code: As `subprocess` says it, or in a byte, as a process that stands between says it.
+        code: As `subprocess` says it, or `KILLED`.
 
     Raises:
         TransientError: Somebody killed it, as the kernel does where memory is short: nobody's fault, worth another try.
     """
-    if code in {-signal.SIGKILL, 256 - signal.SIGKILL}:
+    if code in {-signal.SIGKILL, KILLED}:
         raise TransientError(detail=f"{program} was killed")
     return code

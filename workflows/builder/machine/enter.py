@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -29,7 +28,7 @@ from typing import Any, NoReturn
 from workflows.builder.machine import kernel
 from workflows.builder.machine.network import connect
 from workflows.builder.walls import CANNOT_BE_MADE, FAILED
-from workflows.errors import ArgosyError, ConfigError, TransientError
+from workflows.errors import KILLED, ArgosyError, ConfigError, TransientError, unless_killed
 
 _TOOLS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/libx32")
 _ETC = (
@@ -48,7 +47,6 @@ _ETC = (
     "ssl",
 )
 _DEVICES = ("full", "null", "random", "tty", "urandom", "zero")
-_KILLED = 256 - signal.SIGKILL
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +61,7 @@ def main(arguments: list[str]) -> int:
     try:
         return _run(json.loads(arguments[0]), arguments[1:])
     except TransientError:
-        return _KILLED
+        return KILLED
     except (OSError, ArgosyError) as error:
         _tell(error)
         return FAILED
@@ -103,8 +101,7 @@ def _meanwhile(child: int, pipe: int) -> Iterator[None]:
         yield
     except (OSError, ArgosyError):
         os.close(pipe)
-        if _wait(child) == _KILLED:
-            raise TransientError(detail=f"process {child} was killed") from None
+        unless_killed(f"process {child}", _wait(child))
         raise
 
 
