@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 from werkzeug.serving import make_server
 
 from tests.integration import hub
 from tests.integration.farm import FakeProvider, eventually
+from tests.processes import lives
 from web import native
 from web.app import create_app
 from web.feed.feeds import Feeds
@@ -199,7 +199,7 @@ class Webs:
     def start(self) -> None:
         """Make a web process and wait until it answers."""
         # One that is killed has its port until the kernel has ended it.
-        eventually(lambda: not _lives(self.pid), 10)
+        eventually(lambda: not lives(self.pid), 10)
         assert self._maker.stdin
         assert self._maker.stdout
         self._maker.stdin.write("start\n")
@@ -228,13 +228,6 @@ class Webs:
         self._maker.wait(10)
         assert self._maker.stdout
         self._maker.stdout.close()
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def main() -> None:

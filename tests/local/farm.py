@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from tests.processes import lives
 from tools.farm import free_ports
 from workflows.settings import Settings
 from workflows.stores.containers import Containers
@@ -75,7 +76,7 @@ class Farm:
             with suppress(psutil.Error):
                 if any(mark in word for word in (*process.cmdline(), *process.environ().values())):
                     found |= {each.pid: each for each in (process, *process.children(recursive=True))}
-        return {pid: process for pid, process in found.items() if _lives(process)}
+        return {pid: process for pid, process in found.items() if lives(pid)}
 
     def component(self, name: str) -> psutil.Process | None:
         """The process of `make run` whose command line holds that; None while there is none."""
@@ -138,9 +139,3 @@ def kill(*processes: psutil.Process) -> None:
         for process in processes:
             with suppress(psutil.Error):
                 process.send_signal(number)
-
-
-def _lives(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
