@@ -87,7 +87,7 @@ python: ## Install what is missing of Python's packages alone
 	@tools/install python
 
 .PHONY: cluster-tools
-cluster-tools: ## Install what is missing for the tests on a cluster: all that, PostgreSQL and kubectl
+cluster-tools: ## Install what is missing for the tests on a cluster: all that, PostgreSQL, kubectl and argo
 	@tools/install cluster
 
 .PHONY: chart-tools

@@ -78,7 +78,7 @@ def _print(what: str, began: float, ended: float) -> None:
 
 def _filed(made: Farm, build: str) -> dict[str, object] | None:
     found = made.release.builds.get("workflow", build)
-    return found if "argosy/recorded" in found["metadata"]["labels"] else None
+    return found if found["metadata"]["labels"].get("argosy/recorded") == "true" else None
 
 
 def _steps(made: Farm, build: str) -> dict[str, Span]:

@@ -57,7 +57,7 @@ def _measure(made: Farm) -> None:
 
 def _left(made: Farm) -> int:
     """Workflows that have not ended, or that web has not recorded yet."""
-    found = made.release.builds.list("workflows", "argosy/pipeline=true,!argosy/recorded")
+    found = made.release.builds.list("workflows", "argosy/pipeline=true,argosy/recorded!=true")
     return len(found)
 
 

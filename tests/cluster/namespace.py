@@ -1,4 +1,4 @@
-"""A namespace of one test's own on the cluster of ``KUBECONFIG``, spoken to by kubectl."""
+"""A namespace of one test's own on the cluster of ``KUBECONFIG``, spoken to by kubectl, and by argo as people do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDED = frozenset({"Succeeded", "Failed", "Error"})
 
 
 class RefusedError(Exception):
-    """kubectl says no; the text is what it says."""
+    """A program says no; the text is what it says."""
 
 
 def kubectl(*arguments: str, document: Object | list[Object] | None = None) -> str:
@@ -26,14 +26,20 @@ def kubectl(*arguments: str, document: Object | list[Object] | None = None) -> s
         RefusedError: Its exit code is not 0.
     """
     documents = document if isinstance(document, list) else [document] if document else []
-    done = subprocess.run(
-        ["kubectl", *arguments],
-        input="\n".join(map(json.dumps, documents)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return _printed(["kubectl", *arguments], "\n".join(map(json.dumps, documents)))
+
+
+def argo(*arguments: str) -> str:
+    """What Argo's own program prints.
+
+    Raises:
+        RefusedError: Its exit code is not 0.
+    """
+    return _printed(["argo", *arguments])
+
+
+def _printed(command: list[str], given: str = "") -> str:
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         raise RefusedError(done.stderr.strip())
     return done.stdout
@@ -60,6 +66,10 @@ class Namespace:
     def get(self, kind: str, name: str) -> Object:
         """One object."""
         return dict(json.loads(kubectl("get", kind, name, "--namespace", self.name, "--output", "json")))
+
+    def labels(self, kind: str, name: str) -> dict[str, str]:
+        """One object's labels."""
+        return self.get(kind, name)["metadata"].get("labels") or {}
 
     def list(self, kind: str, selector: str = "") -> list[Object]:
         """The objects of a kind."""

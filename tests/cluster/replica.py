@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tests.cluster import images, site
-from tests.cluster.namespace import Namespace, namespace
+from tests.cluster.namespace import Namespace, argo, namespace
 from tests.integration.fakes import request
 from workflows.build import BuildRequest, BuildStatus
 from workflows.cluster.connection import Cluster
@@ -119,10 +119,9 @@ class Replica:
         """A Workflow as Kubernetes has it."""
         return self.place.get("workflow", name)
 
-    def patch(self, name: str, **spec: Any) -> None:
-        """What an operator does with `argo` or in Argo's UI."""
-        path = f"/apis/argoproj.io/v1alpha1/namespaces/{self.place.name}/workflows/{name}"
-        self.cluster.patch(path, {"spec": spec})
+    def argo(self, command: str, name: str) -> str:
+        """What an operator does with Argo's program to one Workflow, and what it prints."""
+        return argo(command, name, "--namespace", self.place.name)
 
     @staticmethod
     def until(holds: Callable[[], object], seconds: float = 120) -> None:

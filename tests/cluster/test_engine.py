@@ -13,8 +13,7 @@ from tests.cluster import site
 from tests.cluster.namespace import kubectl
 from tests.cluster.replica import Replica, fails, replica, wish
 from workflows.build import BuildStatus, LogLine, State
-from workflows.engines.argo import order
-from workflows.engines.argo.site import SETTINGS_MAP
+from workflows.engines.argo.site import RECORDED, SETTINGS_MAP
 from workflows.errors import Reason
 from workflows.image import BuildName
 
@@ -77,7 +76,7 @@ def test_a_failure_has_the_reason_of_its_step_and_the_visitors_sentence(farm: Re
     assert farm.engine.status(name) is None
     # Argo's own list says our sentence then, and the Workflow stays.
     assert farm.workflow(name)["status"]["message"] == "The environment does not build."
-    assert farm.workflow(name)["metadata"]["labels"][order.RECORDED] == "true"
+    assert farm.workflow(name)["metadata"]["labels"][RECORDED] == "true"
 
 
 def test_two_replicas_that_submit_at_once_have_one_build(farm: Replica, number: int) -> None:
@@ -147,11 +146,24 @@ def test_a_build_that_is_deleted_was_cancelled(farm: Replica, number: int, is_ru
         farm.is_admitting = True
 
 
+def test_an_operator_who_resubmits_a_filed_build_has_a_new_one(farm: Replica, number: int) -> None:
+    name = farm.submit(wish(number), fetch=fails(66))
+    first = farm.ended(name)
+    farm.engine.forget(name)
+    farm.until(lambda: farm.engine.status(name) is None)
+    farm.argo("resubmit", name)
+    (made,) = farm.place.list("workflow", f"workflows.argoproj.io/resubmitted-from-workflow={name}")
+    status = farm.ended(BuildName(made["metadata"]["name"]))
+    assert status.state is State.SUCCEEDED
+    assert first.ended < status.created <= status.started <= status.published
+    assert status.request.image == first.request.image
+
+
 def test_an_operator_who_resumes_overrules_the_queue(farm: Replica, number: int) -> None:
     farm.is_admitting = False
     try:
         name = farm.submit(wish(number), build="sleep 2")
-        farm.patch(name, suspend=None)
+        farm.argo("resume", name)
         status = farm.ended(name)
         assert status.state is State.SUCCEEDED
         assert status.started > 0
@@ -162,10 +174,10 @@ def test_an_operator_who_resumes_overrules_the_queue(farm: Replica, number: int)
 def test_an_operator_may_pause_a_build_between_its_halves(farm: Replica, number: int) -> None:
     name = farm.submit(wish(number), stage="sleep 5")
     farm.until(lambda: farm.runs(name, "stage"))
-    farm.patch(name, suspend=True)
+    farm.argo("suspend", name)
     farm.until(lambda: farm.says(name, "paused"))
     assert farm.status(name).state is State.RUNNING
-    farm.patch(name, suspend=None)
+    farm.argo("resume", name)
     assert farm.ended(name).state is State.SUCCEEDED
 
 

@@ -85,4 +85,4 @@ def test_a_build_and_a_launch_end_well_and_the_page_says_what_it_knows(
 
 
 def is_filed(running: Farm, build: str) -> bool:
-    return "argosy/recorded" in running.release.builds.get("workflow", build)["metadata"]["labels"]
+    return running.release.builds.labels("workflow", build).get("argosy/recorded") == "true"

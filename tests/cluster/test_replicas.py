@@ -63,4 +63,4 @@ def recording(running: Farm) -> str:
 
 
 def is_filed(running: Farm, build: str) -> bool:
-    return "argosy/recorded" in running.release.builds.get("workflow", build)["metadata"]["labels"]
+    return running.release.builds.labels("workflow", build).get("argosy/recorded") == "true"

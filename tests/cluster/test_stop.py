@@ -24,17 +24,13 @@ HANGS = "sleep 600"
 
 WAYS: dict[str, Callable[[Replica, BuildName], object]] = {
     "its page": lambda farm, name: farm.engine.stop(name, Reason.CANCELLED),
-    "argo stop": lambda farm, name: farm.patch(name, shutdown="Stop"),
-    "argo terminate": lambda farm, name: farm.patch(name, shutdown="Terminate"),
+    "argo stop": lambda farm, name: farm.argo("stop", name),
+    "argo terminate": lambda farm, name: farm.argo("terminate", name),
     "kubectl delete": lambda farm, name: kubectl(
         "delete", "workflow", name, "--namespace", farm.place.name, "--wait=false"
     ),
 }
-"""What each of them does to a Workflow.
-
-Source: Argo Workflows 3.7.14, ``workflow/util/util.go``: `argo stop` and `argo terminate` send this patch and no
-more. The program itself cannot be built from its module as it is published: a file for Linux and the UI are not in it.
-"""
+"""What each of them does to a Workflow."""
 
 
 @pytest.fixture(scope="module")

@@ -154,8 +154,8 @@ class ApiServer:
 def _is_selected(labels: dict[str, str], selector: str) -> bool:
     for term in filter(None, selector.split(",")):
         name, equals, value = term.removeprefix("!").partition("=")
-        has = labels.get(name) == value if equals else name in labels
-        if has is term.startswith("!"):
+        has = labels.get(name.rstrip("!")) == value if equals else name in labels
+        if has is ("!" in term):
             return False
     return True
 

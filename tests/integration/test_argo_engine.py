@@ -21,6 +21,7 @@ from workflows.engines.argo import order
 from workflows.engines.argo.engine import SELECTOR, ArgoEngine
 from workflows.engines.argo.reading import log
 from workflows.engines.argo.reading.nodes import places
+from workflows.engines.argo.site import RECORDED
 from workflows.engines.turns import Turns
 from workflows.errors import Reason, TransientError
 from workflows.image import BuildName
@@ -143,7 +144,7 @@ def put(replica: Replica, found: dict[str, Any]) -> None:
 def test_only_what_is_not_filed_is_watched(replica: Replica) -> None:
     put(replica, RUNNING)
     filed = workflow("build-failed")
-    filed["metadata"]["labels"][order.RECORDED] = "true"
+    filed["metadata"]["labels"][RECORDED] = "true"
     put(replica, filed)
     replica.watch()
     assert [status.name for status in replica.heard] == [NAME]
@@ -249,10 +250,10 @@ def test_what_ends_well_and_what_fails_are_marked_once_they_are_filed(replica: R
         put(replica, found)
         replica.engine.forget(BuildName(found["metadata"]["name"]))
     marked = replica.server.objects[f"{PATH}/{failed['metadata']['name']}"]
-    assert marked["metadata"]["labels"][order.RECORDED] == "true"
+    assert marked["metadata"]["labels"][RECORDED] == "true"
     assert marked["status"]["message"] == "The environment does not build."
-    assert order.RECORDED in replica.server.objects[f"{PATH}/{SUCCEEDED['metadata']['name']}"]["metadata"]["labels"]
-    assert order.RECORDED not in replica.server.objects[f"{PATH}/{NAME}"]["metadata"]["labels"]
+    assert RECORDED in replica.server.objects[f"{PATH}/{SUCCEEDED['metadata']['name']}"]["metadata"]["labels"]
+    assert RECORDED not in replica.server.objects[f"{PATH}/{NAME}"]["metadata"]["labels"]
 
 
 def test_an_api_server_that_fails_holds_up_one_build_and_not_the_queue(replica: Replica) -> None:
@@ -334,7 +335,12 @@ def test_a_container_that_has_not_started_is_waited_for(replica: Replica) -> Non
     replica.server.logs[replica.log("fetch")] = b"fetched\n"
     replica.server.logs[build] = b"built\n"
     replica.server.answers["GET", build] = [(400, {"message": "PodInitializing"})] * 3
-    threading.Timer(0.5, lambda: replica.tell("MODIFIED", ended(RUNNING, 1600))).start()
+
+    def end() -> None:
+        replica.until(lambda: not replica.server.answers["GET", build])
+        replica.tell("MODIFIED", ended(RUNNING, 1600))
+
+    threading.Thread(target=end, daemon=True).start()
     assert [line.text for line in replica.follow()] == ["fetched", "built"]
 
 
@@ -378,7 +384,7 @@ def test_who_reads_a_log_while_its_build_is_filed_reads_it_to_the_end(replica: R
     assert next(lines).text == "fetched"
     replica.tell("DELETED", at(RUNNING, 2000))
     replica.until(lambda: not replica.engine.known())
-    replica.server.objects[f"{PATH}/{NAME}"]["metadata"]["labels"][order.RECORDED] = "true"
+    replica.server.objects[f"{PATH}/{NAME}"]["metadata"]["labels"][RECORDED] = "true"
     assert [line.text for line in lines] == ["attached"]
 
 

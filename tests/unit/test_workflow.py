@@ -14,7 +14,7 @@ import pytest
 from tests.integration.fakes import request
 from workflows.build import BuildOptions, BuildRequest, Lane, State
 from workflows.engines.argo import order
-from workflows.engines.argo.reading.nodes import places
+from workflows.engines.argo.reading.nodes import places, seconds
 from workflows.engines.argo.reading.seen import Seen, read
 from workflows.errors import SENTENCES, Reason
 from workflows.pipeline import Entry, plan
@@ -267,10 +267,19 @@ def test_one_whose_image_is_known_ends_well_and_publishes_nothing() -> None:
 
 def test_who_resubmits_a_build_has_a_build_of_another_name() -> None:
     given = workflow("succeeded")
-    given["metadata"]["name"] += "-x7k2p"
+    about = given["metadata"]
+    about["name"] += "-x7k2p"
+    about["labels"] |= {
+        "workflows.argoproj.io/resubmitted-from-workflow": "build-of-old",
+        "argosy/recorded": "false",  # the template's; that of the other was copied before
+    }
+    about["annotations"] |= {order.CREATED: "1.000", order.ADMITTED: "2.000"}
     found = seen(given)
-    assert found.status.name == given["metadata"]["name"]
+    assert found.status.name == about["name"]
     assert found.status.request.named == found.status.name
+    assert not found.is_recorded
+    assert found.status.created == seconds(about["creationTimestamp"])
+    assert found.status.created <= found.status.started <= found.status.ended
 
 
 def test_an_image_that_is_held_goes_through_our_half_alone() -> None:

@@ -24,7 +24,7 @@ from workflows.engines.argo import order
 from workflows.engines.argo.reading.log import Log
 from workflows.engines.argo.reading.outputs import outputs
 from workflows.engines.argo.reading.seen import Seen, read
-from workflows.engines.argo.site import LABEL
+from workflows.engines.argo.site import LABEL, RECORDED
 from workflows.engines.lease import Lease
 from workflows.engines.turns import places
 from workflows.errors import Reason, TransientError
@@ -32,7 +32,7 @@ from workflows.image import BuildName, is_build_name
 from workflows.settings import Settings
 from workflows.stores.staging import Staging
 
-SELECTOR = f"{LABEL}=true,!{order.RECORDED}"
+SELECTOR = f"{LABEL}=true,{RECORDED}!=true"
 """What is filed is not looked at again: neither by a watch nor after a restart."""
 
 

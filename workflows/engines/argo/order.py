@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from workflows.build import BuildRequest, Lane
-from workflows.engines.argo.site import LABEL
+from workflows.engines.argo.site import LABEL, RECORDED
 from workflows.errors import Reason
 from workflows.pipeline import Entry
 
@@ -22,8 +22,6 @@ ADMITTED = "argosy/admitted"
 """Annotations: seconds since the epoch. Argo's own are whole seconds, and its start is the Workflow's creation."""
 REASON = "argosy/reason"
 """Annotation: why we stopped it. Who stops it by other means gives none."""
-RECORDED = "argosy/recorded"
-"""Label: it is filed, and nobody needs to look at it again."""
 
 _PRIORITIES = {Lane.LAUNCH: 20, Lane.API: 10, Lane.PREBUILD: 0}
 """Argo's own queue, should it have one (``parallelism``), knows the lanes, too."""

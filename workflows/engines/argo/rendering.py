@@ -59,7 +59,7 @@ def template(policy: str) -> WorkflowTemplate:
         entrypoint=Entry.FROM_SPEC.value,
         arguments=_workflow_parameters(pods),
         workflow_metadata=m.WorkflowMetadata(
-            labels={site.LABEL: "true"},
+            labels={site.LABEL: "true", site.RECORDED: "false"},
             annotations={"workflows.argoproj.io/title": _TITLE, "workflows.argoproj.io/description": _DESCRIPTION},
         ),
         pod_metadata=m.Metadata(labels={site.LABEL: "true"}),

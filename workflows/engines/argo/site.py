@@ -19,6 +19,10 @@ SETTINGS_MAP = f"{TEMPLATE}-settings"
 LABEL = "argosy/pipeline"
 """On every Workflow of ours, with the value ``true``: the watch selects by it."""
 
+RECORDED = "argosy/recorded"
+"""On every Workflow of ours: ``true`` once it is filed, and nobody needs to look at it again. The template says
+``false``, because `argo resubmit` copies the labels of a Workflow that is filed."""
+
 POLICY_LABEL = "argosy/policy"
 HALF_LABEL = "argosy/half"
 """On the WorkflowTemplates; on the pods: network policies select by it."""

@@ -8,16 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workflows.build import BuildRequest, BuildStatus, Lane, State, StepStatus
-from workflows.engines.argo.order import ADMITTED, CREATED, RECORDED, REQUEST
+from workflows.engines.argo.order import ADMITTED, CREATED, REQUEST
 from workflows.engines.argo.reading.ending import ending_of
 from workflows.engines.argo.reading.nodes import Node, node_of, nodes_of, pods_of, seconds, steps_of
 from workflows.engines.argo.reading.waiting import words
-from workflows.engines.argo.site import LABEL
+from workflows.engines.argo.site import LABEL, RECORDED
 from workflows.image import BuildName, CommitSHA, ImageName
 from workflows.pipeline import PUBLISH, RESOLVE, Entry, Step, ours_of, plan
 from workflows.settings import Settings
 
 _logger = logging.getLogger(__name__)
+
+_RESUBMITTED = "workflows.argoproj.io/resubmitted-from-workflow"
+"""Label that `argo resubmit` puts on what it makes, beside labels and annotations of the Workflow that it copies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ def read(workflow: Node, settings: Settings) -> Seen | None:
         plan=steps,
         pending_since=_pending_since(status, pods_of(name, steps, nodes)),
         is_told_to_end=bool(workflow["spec"].get("shutdown")),
-        is_recorded=RECORDED in labels,
+        is_recorded=labels.get(RECORDED) == "true",
     )
 
 
@@ -125,7 +128,8 @@ def _values(parameters: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
 
 def _status(workflow: Node, request: BuildRequest, steps: tuple[Step, ...], nodes: Mapping[str, Node]) -> BuildStatus:
     about, said = workflow["metadata"], workflow.get("status") or {}
-    annotations = about.get("annotations") or {}
+    # The times of one that was copied are not its own.
+    annotations = {} if _RESUBMITTED in (about.get("labels") or {}) else about.get("annotations") or {}
     state = _state(workflow, nodes)
     found = _steps(request.name, steps, nodes, state, seconds(said.get("finishedAt")))
     status = BuildStatus(
