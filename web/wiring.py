@@ -20,6 +20,7 @@ from web.ledger import Ledger
 from web.recording.archive import FsspecArchive
 from web.recording.recorder import Recorder
 from web.services import Services
+from web.spawn import spawner
 from workflows import providers
 from workflows.image import ImageName
 from workflows.settings import Settings
@@ -47,7 +48,7 @@ def start(settings: Settings) -> Flask:
     images, hub = image_store(settings), HubClient(settings)
     services = Services(
         settings=settings,
-        providers=providers.create(settings),
+        providers=providers.create(settings, spawner()),
         engine=engine,
         catalogue=catalogue,
         images=images,

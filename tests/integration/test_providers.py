@@ -153,11 +153,12 @@ def test_it_works_in_a_process_of_gevent(githost: GitHost, silent_host: SilentHo
     script = f"""
 from gevent import monkey; monkey.patch_all()
 import gevent, time
+from web.spawn import spawner
 from workflows import providers
 from workflows.errors import TransientError
 from workflows.settings import load
 
-git = providers.create(load())["git"]
+git = providers.create(load(), spawner())["git"]
 ticks = []
 def tick():
     while True:

@@ -20,6 +20,7 @@ import psutil
 from workflows.errors import DISK_FULL, ConfigError, TransientError, unless_killed
 from workflows.events import printable
 from workflows.git import Credentials
+from workflows.git.spawn import Process, Spawn, popen
 from workflows.settings import Settings
 
 LOOK_SECONDS = 0.2
@@ -89,9 +90,11 @@ class Git:
     Args:
         settings: The farm's.
         credentials: What goes to which host. Handed over in the environment: no command line and no file shows it.
+        spawn: How it is started, in a session of its own: it starts helpers, which are ended with it.
     """
 
-    def __init__(self, settings: Settings, credentials: Iterable[Credentials] = ()) -> None:
+    def __init__(self, settings: Settings, credentials: Iterable[Credentials] = (), *, spawn: Spawn = popen) -> None:
+        self._spawn = spawn
         config = _CONFIG | {f"http.{each.url}.extraHeader": each.header.get_secret_value() for each in credentials}
         self._environment = _inherited() | {
             "GIT_CONFIG_NOSYSTEM": "1",
@@ -141,23 +144,16 @@ class Git:
             finally:
                 _end_group(process)
             output.seek(0)
-            code = unless_killed("git", process.returncode)
+            code = unless_killed("git", process.wait())
             said = _end_of(complaint)
             if code and _FULL.search(said):
                 raise TransientError(DISK_FULL, detail=said)
             return Ended(code=code, output=output.read(), complaint=said)
 
-    def _start(self, arguments: tuple[str, ...], output: IO[bytes], complaint: IO[bytes]) -> subprocess.Popen[bytes]:
+    def _start(self, arguments: tuple[str, ...], output: IO[bytes], complaint: IO[bytes]) -> Process:
         try:
-            return subprocess.Popen(
-                ["git", *arguments],
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=complaint,
-                start_new_session=True,  # it starts helpers, which are ended with it
-                umask=0o022,
-            )
+            command = ["git", *arguments]
+            return self._spawn(command, environment=self._environment, output=output, complaint=complaint)
         except FileNotFoundError as error:
             raise ConfigError(detail="git is not installed") from error
 
@@ -172,7 +168,7 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED_NOT)}
 
 
-def _follow(process: subprocess.Popen[bytes], deadline: float, look: Callable[[], None] | None) -> None:
+def _follow(process: Process, deadline: float, look: Callable[[], None] | None) -> None:
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -193,7 +189,7 @@ def _limit(pid: int, kind: int, limit: int | None) -> None:
             resource.prlimit(pid, kind, (limit, limit))
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: Process) -> None:
     # Also where git itself has ended: its helpers may write for longer, and a group keeps its number while one is left.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from workflows.errors import SpecError
 from workflows.git import Credentials
+from workflows.git.spawn import Spawn, popen
 from workflows.providers.git import GitProvider
 from workflows.providers.github import GitHubProvider
 from workflows.providers.provider import Display, Fallback, Provider, SpecParts
@@ -17,9 +18,14 @@ __all__ = ["Credentials", "Display", "Fallback", "Provider", "SpecParts", "creat
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
-def create(settings: Settings) -> Mapping[str, Provider]:
-    """The farm's providers by their prefix, in the order in which a form offers them."""
-    providers: tuple[Provider, ...] = (GitHubProvider(settings), GitProvider(settings))
+def create(settings: Settings, spawn: Spawn = popen) -> Mapping[str, Provider]:
+    """The farm's providers by their prefix, in the order in which a form offers them.
+
+    Args:
+        settings: The farm's.
+        spawn: How one that asks by a program starts it.
+    """
+    providers: tuple[Provider, ...] = (GitHubProvider(settings), GitProvider(settings, spawn))
     return {provider.name: provider for provider in providers}
 
 

@@ -7,6 +7,7 @@ import re
 from workflows.errors import NotFoundError, SpecError, TransientError
 from workflows.git import Credentials
 from workflows.git.command import Git
+from workflows.git.spawn import Spawn, popen
 from workflows.image import CommitSHA
 from workflows.providers.flight import Flights
 from workflows.providers.provider import Display, Fallback, SpecParts, failing, unresolved
@@ -21,7 +22,12 @@ _MEMORY_BYTES = 1024 * MIB
 
 
 class GitProvider:
-    """Resolves specs of the form ``<address, percent-encoded>/<ref>``."""
+    """Resolves specs of the form ``<address, percent-encoded>/<ref>``.
+
+    Args:
+        settings: The farm's.
+        spawn: How git is started.
+    """
 
     name = "git"
     display = Display(
@@ -32,9 +38,9 @@ class GitProvider:
         encodes_repo=True,
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, spawn: Spawn = popen) -> None:
         self._settings = settings
-        self._git = Git(settings)
+        self._git = Git(settings, spawn=spawn)
         self._flights: Flights[CommitSHA] = Flights()
 
     def parse(self, spec: str) -> SpecParts:
