@@ -116,21 +116,25 @@ def run_cell(url: str, token: str, code: str, *, timeout: float = 60) -> str:
         f"{address}api/kernels/{kernel.json()['id']}/channels?token={token}", timeout=timeout
     )
     try:
-        channel.send(json.dumps(_execute_request(code)))
-        return "".join(_printed(channel))
+        asked = _execute_request(code)
+        channel.send(json.dumps(asked))
+        return "".join(_printed(channel, asked["header"]["msg_id"]))
     finally:
         channel.close()
 
 
-def _printed(channel: websocket.WebSocket) -> Iterator[str]:
+def _printed(channel: websocket.WebSocket, asked: str) -> Iterator[str]:
     while True:
         message = json.loads(channel.recv())
-        kind = message["header"]["msg_type"]
+        if message["parent_header"].get("msg_id") != asked:
+            continue
+        kind, content = message["header"]["msg_type"], message["content"]
         if kind == "stream":
-            yield message["content"]["text"]
+            yield content["text"]
         elif kind == "error":
-            raise AssertionError("\n".join(message["content"]["traceback"]))
-        elif kind == "execute_reply":
+            raise AssertionError("\n".join(content["traceback"]))
+        # The reply comes by another way than what is printed, and may be faster; this comes after it.
+        elif kind == "status" and content["execution_state"] == "idle":
             return
 
 

@@ -41,6 +41,8 @@ def main() -> None:
             _measure(made, "bench/nothing", "the first build: images are pulled" if not number else f"build {number}")
         made.githost.create("bench/large", LARGE)
         _measure(made, "bench/large", "numpy, pandas and matplotlib, click to ready", is_build_only=False)
+        made.githost.commit("bench/large", {"a.ipynb": "{}"})
+        _measure(made, "bench/large", "a new commit with the same requirements, click to ready", is_build_only=False)
 
 
 def _measure(made: Farm, name: str, title: str, *, is_build_only: bool = True) -> None:

@@ -44,6 +44,8 @@ class FakeEngine(Engine):
         self.readers: list[BuildName] = []
         self.watch_faults: list[Exception] = []
         self.logs_faults: list[Exception] = []
+        self.is_over = False
+        """The test is: whoever watches or reads comes back."""
         self._ticks = 0
         self._clock = clock
         self._changed = threading.Condition()
@@ -62,7 +64,7 @@ class FakeEngine(Engine):
             self._break_off()
             known, seen = list(self.builds.values()), len(self.history)
         yield from known
-        while True:
+        while not self.is_over:
             with self._changed:
                 self._changed.wait_for(lambda: len(self.history) > seen or self.watch_faults, timeout=0.05)  # noqa: B023
                 self._break_off()
@@ -81,7 +83,7 @@ class FakeEngine(Engine):
                 news = self.lines.get(name, [])[sent:]
             yield from news
             sent += len(news)
-            if ended and not news:
+            if (ended and not news) or self.is_over:
                 return
             if not news:
                 time.sleep(0.005)

@@ -16,7 +16,7 @@ def items():
     time.sleep(0.2)
     for number in range(4):
         yield number
-        time.sleep(0.05)
+        time.sleep(1 if number == 0 else 0.05)
 
 print(json.dumps([each for each in concurrency.relay(items(), idle_seconds=60, is_native=False) if each]))
 """

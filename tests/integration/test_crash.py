@@ -100,7 +100,7 @@ class Machine:
             os.utime(part, (0, 0))
         self.webs.kill()
         self.webs.start()
-        eventually(lambda: {path.name for path in builds.iterdir()} <= {".admission", ".changes"}, 10)
+        eventually(lambda: {path.name for path in builds.iterdir()} <= {".admission", ".changes"}, 30)
         # What is left of a file whose writer was killed is cleaning's, a while later.
         (unfinished,) = (kind for kind in leftovers(self.webs.settings, lambda _: False) if kind.name == UNFINISHED)
         unfinished.remove(unfinished.things())
@@ -205,7 +205,7 @@ def test_whatever_is_killed_whenever_nothing_is_lost_twice_or_left(machine: Mach
     # What a run was worth, for whoever reads a log.
     print(f"{len(clients)} clicks, {sum(client.streams for client in clients)} streams, killed: {dict(killer.count)}")  # noqa: T201
     machine.check()
-    machine.files.check_clients(clients, eventually(machine.files.all_filed))
+    machine.files.check_clients(clients, eventually(machine.files.all_filed, 60))
     check_servers(machine, clients, killer)
     machine.check_nothing_left()
     machine.check()

@@ -14,6 +14,8 @@ from tests.integration.hub import FakeHub, Fault
 from tests.integration.webs import Webs
 from tools.farm import free_ports
 
+pytestmark = pytest.mark.timeout(180)
+
 BODY = """
     if name == "build" and "steady" in image:
         number = 0
@@ -98,7 +100,7 @@ def test_a_hub_that_takes_our_token_no_more_is_the_operators_affair(site: Site) 
 
 
 def test_a_slow_hub_is_waited_for(site: Site) -> None:
-    site.hub.rule = lambda method, path: time.sleep(0.7)
+    site.hub.rule = lambda method, path: time.sleep(0.4)
     assert site.launch().last["phase"] == "ready"
 
 

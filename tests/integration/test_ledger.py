@@ -73,10 +73,16 @@ def test_a_gevent_process_asks_from_many_native_threads_and_its_loop_goes_on(url
 
         books = Ledger.open(sys.argv[1])
         pool = ThreadPool(8)
-        beats = []
+        pulses, beats = 0, []
+        def pulse():
+            global pulses
+            while True:
+                pulses += 1
+                native.sleep(0.005)
+        native.start(pulse, "pulse")
         def beat():
             while True:
-                beats.append(time.monotonic())
+                beats.append(pulses)
                 gevent.sleep(0.005)
         heart = gevent.spawn(beat)
 
@@ -106,7 +112,8 @@ def test_a_gevent_process_asks_from_many_native_threads_and_its_loop_goes_on(url
     beats, longest, hubs = output(started(code, url)).split()
     assert hubs == "1"
     assert int(beats) > 20
-    assert float(longest) < 1
+    # A second of a native thread beside the loop: a machine that stands still stops both.
+    assert int(longest) < 200
 
 
 def test_one_who_reads_and_then_writes_is_not_refused_because_another_wrote_between(url):
@@ -138,7 +145,7 @@ def test_a_reader_does_not_wait_for_another_process_that_writes(url, tmp_path):
     other.execute("BEGIN IMMEDIATE")
     begun = time.monotonic()
     assert books.recent_builds() == ()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8  # it would be refused after 10
     other.execute("ROLLBACK")
     other.close()
     books.close()

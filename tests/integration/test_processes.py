@@ -72,10 +72,10 @@ def test_what_is_killed_is_started_again_without_what_it_left_and_nothing_else_i
     assert all(is_gone(pid) for pid in before)
     assert not any(is_gone(pid) for pid in (*pids(first), *untouched))
     assert pids(second) == untouched
-    assert (tmp_path / "log" / "first.log").read_text().splitlines() == ["began"] * 2
+    eventually(lambda: (tmp_path / "log" / "first.log").read_text().splitlines() == ["began"] * 2)
     everybody = [*pids(first), *pids(second)]
     processes.stop()
-    assert all(is_gone(pid) for pid in everybody)
+    eventually(lambda: all(is_gone(pid) for pid in everybody))
 
 
 def test_what_ends_again_and_again_is_given_up_and_its_log_says_why(processes: Processes, tmp_path: Path) -> None:

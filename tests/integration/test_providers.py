@@ -177,7 +177,7 @@ assert len(ticks) > 20, ticks
 killed = gevent.spawn(slow); gevent.sleep(0.6); killed.kill()
 print("well")
 """
-    environment = os.environ | environment_of(Settings(resolve_timeout_seconds=2))
+    environment = os.environ | environment_of(Settings(resolve_timeout_seconds=8))
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "well\n", done.stderr

@@ -35,7 +35,7 @@ STEP = """
 
 WEB = """
     from gevent import monkey; monkey.patch_all()
-    import sys, time
+    import sys
     from pathlib import Path
     import gevent
     from web import native
@@ -61,11 +61,17 @@ WEB = """
     recorder = Recorder(engine, books, FsspecArchive(settings.archive), Admission(engine, settings), keep_seconds=1)
     native.start(lambda: recorder.run(stop), "recorder")
 
-    longest, last = 0.0, time.monotonic()
+    pulses = longest = last = 0
+    def pulse():
+        global pulses
+        while True:
+            pulses += 1
+            native.sleep(0.005)
+    native.start(pulse, "pulse")
     def beat():
         global longest, last
         while True:
-            now = time.monotonic()
+            now = pulses
             longest, last = max(longest, now - last), now
             gevent.sleep(0.005)
     gevent.spawn(beat)
@@ -95,7 +101,8 @@ def test_builds_are_admitted_recorded_and_forgotten_while_the_event_loop_goes_on
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     longest, *names = done.stdout.split()
-    assert float(longest) < 1
+    # A second of a native thread beside the loop: a machine that stands still stops both.
+    assert int(longest) < 200
 
     books = Ledger.open(f"sqlite:///{tmp_path / 'state' / 'ledger.sqlite'}")
     store = FsspecArchive(f"file://{tmp_path / 'state' / 'archive'}")

@@ -69,7 +69,7 @@ def test_followers_at_every_speed_get_every_line_from_one_reader(port: int, tmp_
     (tmp_path / "go").touch()
     eventually(lambda: all(len(follower.ids) == LINES for follower in followers), 30)
     late = Follower(port)
-    eventually(lambda: len(late.ids) == LINES)
+    eventually(lambda: len(late.ids) == LINES, 30)
     (tmp_path / "publish").touch()
     expected = [f"1.2.{number}" for number in range(1, LINES + 1)]
     for follower in (*followers, late):
@@ -94,6 +94,8 @@ def test_the_page_without_a_script_grows_as_lines_come(port: int, tmp_path: Path
             page += next(pieces)
         assert b"package 1 " not in page
         (tmp_path / "go").touch()
+        while page.count(b'<li class="building">') < LINES:
+            page += next(pieces)
         (tmp_path / "publish").touch()
         page += b"".join(pieces)
     assert page.count(b'<li class="building">') == LINES

@@ -20,7 +20,7 @@ with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as complaint:
     process = spawner()(sys.argv[1:], environment=environment, output=output, complaint=complaint)
     is_leader = os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
     try:
-        code = process.wait(2)
+        code = process.wait(10)
     except subprocess.TimeoutExpired:
         assert process.returncode is None
         os.killpg(process.pid, 9)

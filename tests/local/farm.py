@@ -19,7 +19,7 @@ from workflows.settings import Settings
 from workflows.stores.containers import Containers
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 300
+START_SECONDS = 700
 """Long enough to make the base image on a machine that has none yet."""
 
 
@@ -66,7 +66,7 @@ class Farm:
         """End it as Ctrl-C does."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=300)
 
     def processes(self) -> dict[int, psutil.Process]:
         """Everything that lives by this farm, by process id: what names its state folder, and what that has started."""
@@ -117,7 +117,7 @@ class Farm:
         while left := self.processes():
             kill(*left.values())
         if self._process:
-            self._process.wait(10)
+            self._process.wait(60)
 
     def log(self) -> str:
         """What its components said, the last of each."""

@@ -22,11 +22,11 @@ folder = pathlib.Path(sys.argv[1])
 def note(kind, peer):
     with (folder / "seen").open("a") as seen:
         seen.write(f"{{kind}} {{peer[0]}}\\n")
+datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagram.bind(("0.0.0.0", {PORT}))
 def datagrams():
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server.bind(("0.0.0.0", {PORT}))
     while True:
-        note("udp", server.recvfrom(100)[1])
+        note("udp", datagram.recvfrom(100)[1])
 threading.Thread(target=datagrams, daemon=True).start()
 server = socket.create_server(("0.0.0.0", {PORT}))
 (folder / "ready").touch()

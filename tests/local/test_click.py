@@ -92,7 +92,8 @@ def test_two_hundred_clicks_on_a_new_ref_are_one_build_and_each_sees_every_line(
     assert len(logs) == 1
     seen = re.findall(r"^line-(\d)-of-the-log", "".join(logs.pop()), flags=re.MULTILINE)
     assert seen == [str(number) for number in range(8)]
-    assert sum(path.endswith("git-upload-pack") for path in githost.requests if "class/many" in path) < 20
+    # Each for itself would ask 400 times.
+    assert sum(path.endswith("git-upload-pack") for path in githost.requests if "class/many" in path) < 100
 
 
 def test_five_launches_at_once_are_five_servers(visitor: Visitor, githost: GitHost) -> None:

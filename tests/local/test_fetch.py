@@ -200,9 +200,9 @@ def test_a_small_commit_that_names_billions_of_files_is_refused(step, githost: G
 
 def test_a_host_that_drips_is_given_up(step, drip_host: SilentHost):
     started = time.monotonic()
-    fetch = step(resolve_timeout_seconds=1, fetch_timeout_seconds=30)
+    fetch = step(resolve_timeout_seconds=1, fetch_timeout_seconds=120)
     fetch.fails(75, "sent nothing for 1 seconds", f"{drip_host.url}/o/r", "1" * 40)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 100
     assert not left_over(drip_host.url)
 
 

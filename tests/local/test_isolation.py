@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -142,14 +143,18 @@ def test_the_rules_can_be_laid_twice_and_taken_away() -> None:
 def test_whatever_the_walls_are_made_with_is_killed_whenever_nobody_is_at_fault(building: Building) -> None:
     settings = Settings(state=building.state)
     ended = Counter[int]()
-    for milliseconds in range(40, 280, 6):
+    # Further on where this machine is so slow that nothing was made by then.
+    for milliseconds in itertools.chain(range(40, 280, 6), range(300, 3000, 100)):
+        if milliseconds >= 300 and len(ended) > 1:
+            break
         with (
             Sandbox("build-struck-1234567-00000000", settings) as sandbox,
             sandbox.start(["sleep", "0.5"], PATH) as walls,
         ):
             time.sleep(milliseconds / 1000)
-            if below := psutil.Process(walls.pid).children(recursive=True):
-                random.choice(below).kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if below := psutil.Process(walls.pid).children(recursive=True):
+                    random.choice(below).kill()
             said = walls.communicate(timeout=30)[0]
         assert said == b"", f"after {milliseconds} ms: {said.decode()}"
         ended[walls.returncode] += 1

@@ -14,7 +14,7 @@ import pytest
 from tests.githost import SilentHost
 from tests.images import DEBIAN, write_layout
 from tests.local.building import Building
-from tests.local.test_build import repository
+from tests.local.test_build import processes, repository
 from workflows.errors import TransientError
 from workflows.git.command import Git
 from workflows.image import ImageDigest
@@ -23,18 +23,28 @@ from workflows.settings import Settings
 from workflows.stores.skopeo import Skopeo
 
 _LOOK_SECONDS = 0.005
+_PASSED_ON_SECONDS = 2
+"""What a line has printed before is in the build's log by then."""
 
 
 @contextmanager
-def killing(name: str, after_seconds: float = 0) -> Iterator[list[int]]:
-    """Kills the first descendant of this process whose program is called so; gives its id."""
-    over, killed = threading.Event(), []
+def killing(name: str, line: bytes = b"") -> Iterator[list[int]]:
+    """Kills the first descendant of this process whose program is called so; gives its id.
+
+    Args:
+        name: Of the program.
+        line: A command line; until `_PASSED_ON_SECONDS` after such a process was seen, nothing is killed.
+    """
+    over, killed = threading.Event(), list[int]()
 
     def watch() -> None:
+        while line and not over.is_set() and line not in processes():
+            time.sleep(_LOOK_SECONDS)
+        over.wait(_PASSED_ON_SECONDS if line else 0)
         while not over.is_set() and not killed:
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
-                    if process.name() == name and time.time() - process.create_time() >= after_seconds:
+                    if process.name() == name:
                         process.kill()
                         killed.append(process.pid)
                         break
@@ -84,8 +94,8 @@ def test_a_tool_that_is_killed_is_worth_another_try(
 
 @pytest.mark.parametrize("name", ["buildah", "sh"])
 def test_a_build_whose_tool_or_line_is_killed_is_tried_again(building: Building, name: str) -> None:
-    source = repository(building, {"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN echo begins; sleep 2; echo ends\n"})
-    with killing(name, after_seconds=1) as killed:
+    source = repository(building, {"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN echo begins; sleep 10.71; echo ends\n"})
+    with killing(name, b"sleep\x0010.71") as killed:
         built = building.build(source, f"killed-{name}")
     assert killed
     assert built.code == 0, built.log

@@ -38,7 +38,7 @@ def ended(built: Built, reason: Reason) -> str:
 
 def test_a_build_over_its_time_is_ended_whole(building: Building, tmp_path: Path) -> None:
     dockerfile = HEAD + "RUN while :; do echo still here; sleep 0.7123; done\n"
-    with whole(building, tmp_path, build_timeout_seconds=15) as farm:
+    with whole(building, tmp_path, build_timeout_seconds=45) as farm:
         status = farm.build("limits/time", {"Dockerfile": dockerfile})
         assert status.reason is Reason.TIMEOUT, status
         assert "still here" in farm.log(status.name)
@@ -47,7 +47,7 @@ def test_a_build_over_its_time_is_ended_whole(building: Building, tmp_path: Path
 
 
 def test_a_silent_build_is_ended_whole(building: Building) -> None:
-    built = run(building, "RUN echo the last word && exec sleep 6003\n", silent_seconds="4")
+    built = run(building, "RUN echo the last word && exec sleep 6003\n", silent_seconds="20")
     ended(built, Reason.SILENT)
     assert "the last word" in built.messages
     eventually_gone(b"sleep\x006003")
@@ -131,7 +131,7 @@ def test_memory_that_looks_like_a_disk_is_bounded_and_no_disk(building: Building
 def test_a_fork_bomb_stays_within_its_processes_and_ends(building: Building, tmp_path: Path) -> None:
     bomb = HEAD + "RUN bomb() { bomb | bomb & sleep 6004; }; bomb; wait\n"
     most = 0
-    with whole(building, tmp_path, build_pids=200, build_timeout_seconds=15) as farm:
+    with whole(building, tmp_path, build_pids=200, build_timeout_seconds=45) as farm:
         name = farm.begin("limits/bomb", {"Dockerfile": bomb})
         while not (status := farm.tick(name)).state.ended:
             most = max(most, processes().count(b"bomb() {"))

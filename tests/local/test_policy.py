@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -207,10 +208,11 @@ def test_a_database_that_is_updated_while_scans_run_does_no_harm(
 def test_a_view_of_a_database_is_whole_and_stays(changing: Path, tmp_path: Path) -> None:
     names = {path.name for path in (changing / "6").iterdir()}
     with updated_all_the_time(changing, tmp_path) as counted:
-        for number in range(50):
+        for number in itertools.count():
+            if number >= 50 and counted[0] >= 10:
+                break
             view = hold(changing, tmp_path / f"view-{number}")
             assert view != changing
             assert {path.name for path in (view / "6").iterdir()} == names
-    assert counted[0] > 0
     held = (tmp_path / "view-0" / "6" / "vulnerability.db").read_bytes()
     assert held == (changing / "6" / "vulnerability.db").read_bytes()

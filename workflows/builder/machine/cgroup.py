@@ -123,6 +123,8 @@ def remove(groups: tuple[Path, ...]) -> None:
                 for folder in sorted(group.rglob("*/"), reverse=True):
                     folder.rmdir()
                 group.rmdir()
+            except FileNotFoundError:
+                continue  # a group below went by itself
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     break
@@ -131,9 +133,10 @@ def remove(groups: tuple[Path, ...]) -> None:
 
 def _processes(group: Path) -> set[int]:
     found: set[int] = set()
-    for file in (group / "cgroup.procs", *group.rglob("*/cgroup.procs")):
+    # Groups below it may go meanwhile; `os.walk` passes over them.
+    for folder, _, _ in os.walk(group):
         with contextlib.suppress(OSError):
-            found |= {int(line) for line in file.read_text(encoding="ascii").split()}
+            found |= {int(line) for line in Path(folder, "cgroup.procs").read_text(encoding="ascii").split()}
     return found - {os.getpid()}
 
 
