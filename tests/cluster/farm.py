@@ -86,7 +86,7 @@ class Farm:
     def _answers(self) -> bool:
         try:
             return requests.get(f"{self.url}/versions", timeout=5).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     def logs(self) -> str:

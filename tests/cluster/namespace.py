@@ -107,7 +107,10 @@ def namespace(prefix: str) -> Iterator[Namespace]:
     """A new namespace, deleted afterwards with all that is in it."""
     made = Namespace(f"{prefix}-{uuid.uuid4().hex[:8]}")
     kubectl("create", "namespace", made.name)
+    account = ("get", "serviceaccount", "default", "--ignore-not-found", "--output=name", "--namespace", made.name)
     try:
+        # Without it no pod is accepted.
+        eventually(lambda: kubectl(*account))
         yield made
     finally:
         kubectl("delete", "namespace", made.name, "--wait=false")

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.cluster import images, site
 from tests.cluster.namespace import Namespace, argo, namespace
@@ -16,11 +16,14 @@ from workflows.cluster.connection import Cluster
 from workflows.engines.argo.admission import ArgoAdmission
 from workflows.engines.argo.engine import ArgoEngine
 from workflows.engines.argo.site import SETTINGS_MAP, TEMPLATE
+from workflows.errors import TransientError
 from workflows.image import BuildName
 from workflows.settings import Settings
 
 FAILS = "echo '{sentence}' | tee /dev/termination-log; exit {code}"
 LEASE = "argosy-admission"
+
+Found = TypeVar("Found")
 
 
 def fails(code: int, sentence: str = "What a visitor reads.") -> str:
@@ -52,7 +55,8 @@ class Replica:
         self.cluster = Cluster()
         self.engine = ArgoEngine(self.settings, self.cluster)
         self.heard: list[BuildStatus] = []
-        self.is_admitting = True
+        self._is_admitting = True
+        self._turn = threading.Lock()
         self._is_over = False
         self._lease = self.engine.lease(LEASE)
         self._admission = ArgoAdmission(self.engine, self.settings, self._lease)
@@ -60,6 +64,16 @@ class Replica:
         for each in self._threads:
             each.start()
         self.until(lambda: self.engine.is_current)
+
+    @property
+    def is_admitting(self) -> bool:
+        """Whether it moves the queue; once it is told not to, no round of it is under way any more."""
+        return self._is_admitting
+
+    @is_admitting.setter
+    def is_admitting(self, value: bool) -> None:
+        with self._turn:
+            self._is_admitting = value
 
     @property
     def is_leading(self) -> bool:
@@ -76,17 +90,18 @@ class Replica:
         """Says what the steps of a build will do: shell, by the step's name."""
         name = wish.name.replace("-", "_")
         data = {f"SCRIPT_{step}_{name}": text for step, text in script.items()}
-        self.cluster.patch(f"/api/v1/namespaces/{self.place.name}/configmaps/{SETTINGS_MAP}", {"data": data})
+        path = f"/api/v1/namespaces/{self.place.name}/configmaps/{SETTINGS_MAP}"
+        patiently(lambda: self.cluster.patch(path, {"data": data}))
 
     def submit(self, wish: BuildRequest, **script: str) -> BuildName:
         """Asks for a build whose steps do what `script` says."""
         if script:
             self.plan(wish, script)
-        return self.engine.submit(wish).name
+        return patiently(lambda: self.engine.submit(wish)).name
 
     def status(self, name: BuildName) -> BuildStatus:
         """What the engine says now."""
-        status = self.engine.status(name)
+        status = patiently(lambda: self.engine.status(name))
         assert status is not None, f"{name} is not known"
         return status
 
@@ -139,9 +154,19 @@ class Replica:
 
     def _admit(self) -> None:
         while not self._is_over:
-            if self.is_admitting:
-                self._admission.tick()
+            with self._turn:
+                if self._is_admitting:
+                    self._admission.tick()
             time.sleep(0.2)
+
+
+def patiently(ask: Callable[[], Found]) -> Found:
+    """What Kubernetes answers; it may be silent for a moment, and is asked again then, as everybody does."""
+    for _ in range(10):
+        with contextlib.suppress(TransientError):
+            return ask()
+        time.sleep(1)
+    return ask()
 
 
 def wish(number: int, **different: Any) -> BuildRequest:

@@ -71,9 +71,9 @@ def _is_shown(running: Farm, build: str) -> None:
     page = f"{running.url}/builds/{build}"
     assert requests.get(page, timeout=60).status_code == 200
     assert "Fetching" in requests.get(f"{page}/log", timeout=120).text
-    sbom = eventually(lambda: _found(f"{page}/sbom"))
+    sbom = eventually(lambda: _found(f"{page}/sbom"), seconds=180)
     assert "pkg:pypi/six@1.17.0" in {part.get("purl") for part in sbom["components"]}
-    assert eventually(lambda: _found(f"{page}/findings"))["verdict"] in {"pass", "findings"}
+    assert eventually(lambda: _found(f"{page}/findings"), seconds=180)["verdict"] in {"pass", "findings"}
 
 
 def _found(address: str) -> Any:

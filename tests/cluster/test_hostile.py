@@ -99,11 +99,11 @@ def test_what_is_published_is_what_was_staged_scanned_by_us_and_under_its_own_na
     assert entry["digest"] == held(entry["image"])
     assert (entry["commit"], entry["build"]) == (commit, build)
     assert entry["image"].endswith(f":{commit}")
-    sbom = eventually(lambda: asked(guarded, build, "sbom"), what=guarded.logs)
+    sbom = eventually(lambda: asked(guarded, build, "sbom"), seconds=180, what=guarded.logs)
     names = {part.get("purl") or part.get("name") for part in sbom["components"]}
     assert "pkg:pypi/requests@2.19.0" in names
     assert "forged-by-hostile" not in json.dumps(sbom)
-    findings = eventually(lambda: asked(guarded, build, "findings"), what=guarded.logs)
+    findings = eventually(lambda: asked(guarded, build, "findings"), seconds=180, what=guarded.logs)
     assert (findings["verdict"], findings["digest"]) == ("findings", entry["digest"])
     log = requests.get(f"{guarded.url}/builds/{build}/log", timeout=60).text
     assert "HOSTILE RAN" not in log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -61,11 +62,12 @@ def test_a_build_and_a_launch_end_well_and_the_page_says_what_it_knows(
     launch = Follower([url], known)
     eventually(lambda: any(event.get("phase") == "launching" for event in launch.events), what=running.logs)
     with away[what]():
+        began = time.monotonic()
         late = Follower([url], known)
         outages.wait(OUTAGE_SECONDS / 2)
         page = requests.get(f"{url}/builds/{build}", timeout=30)
-        outages.wait(OUTAGE_SECONDS / 2)
-        assert late.is_over, late.events
+        late.join(120)  # a busy machine starts a server late: the outage lasts until then
+        outages.wait(max(0.0, began + OUTAGE_SECONDS - time.monotonic()))
     # The catalogue is the API server's: without it nobody can say what is known, and whoever clicks then is told so.
     end = ("failed", "transient") if what == "API server" else ("ready", None)
     assert (late.events[-1]["phase"], late.events[-1].get("reason")) == end

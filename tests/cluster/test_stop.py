@@ -102,7 +102,7 @@ def test_the_page_of_a_real_build_ends_it_while_it_is_pushed(
     asked: list[str] = []
 
     def rule(method: str, path: str) -> Fault | None:
-        if method != "PUT" or "/staging/" in path:
+        if method != "PUT" or "pushed" not in path or "/staging/" in path:
             return None
         asked.append(path)
         return Fault(hang=True)

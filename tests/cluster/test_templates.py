@@ -317,7 +317,7 @@ def test_a_schedule_needs_nothing_but_a_provider_and_a_spec(place: Namespace) ->
             },
         }
     )
-    begun = eventually(lambda: place.list("workflow", "workflows.argoproj.io/cron-workflow=weekly"), seconds=90)[0]
+    begun = eventually(lambda: place.list("workflow", "workflows.argoproj.io/cron-workflow=weekly"), seconds=180)[0]
     kubectl("delete", "cronworkflow", "weekly", "--namespace", place.name, "--cascade=orphan")
     ended = Ended(place, place.ended(begun["metadata"]["name"], seconds=300))
     assert ended.phase == "Succeeded"
