@@ -113,6 +113,14 @@ def test_a_hub_that_asks_for_patience_is_asked_again_then(site: Site) -> None:
     assert "The Hub is busy; it is asked again in 1 seconds.\n" in [event["message"] for event in client.events]
 
 
+def test_a_hub_that_has_lost_a_start_is_asked_for_another(site: Site) -> None:
+    lost = iter([Fault(status=404)])
+    site.hub.rule = lambda method, path: next(lost, None) if path.endswith("/server/progress") else None
+    client = site.launch()
+    assert client.last["phase"] == "ready", client.last
+    assert "The Hub has lost the server that it was asked for.\n" in [event["message"] for event in client.events]
+
+
 def test_a_hub_that_asks_for_an_hours_patience_is_full(site: Site) -> None:
     full = Fault(status=429, headers={"Retry-After": "3600"})
     site.hub.rule = lambda method, path: full if method == "POST" and path.endswith("/server") else None

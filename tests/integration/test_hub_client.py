@@ -182,6 +182,16 @@ def test_a_refusal_that_comes_late_is_still_one_of_policy(client, wire):
         list(client.progress("someone-12345678", 10))
 
 
+@pytest.mark.parametrize("status", [404, 400])
+def test_a_hub_that_has_lost_what_it_was_asked_for_is_asked_again(client, wire, status):
+    wire.answers["GET", f"{USER}/server/progress"] = Answer(status, {"message": "someone is not starting..."})
+    with pytest.raises(TransientError, match="has lost the server"):
+        list(client.progress("someone-12345678", 10))
+    wire.answers["POST", f"{USER}/server"] = Answer(404, {"message": "Not Found"})
+    with pytest.raises(TransientError, match="has lost the server"):
+        client.start_server("someone-12345678", {})
+
+
 def test_progress_that_only_keeps_alive_ends_at_its_time(client, wire):
     wire.answers["GET", f"{USER}/server/progress"] = Answer(chunks=(b"\n\n",) * 40, pause=0.02)
     with pytest.raises(StepTimeoutError):

@@ -294,7 +294,7 @@ def test_the_policy_of_the_steps_is_the_templates(document, policy):
 
 def test_a_workflow_of_somebody_elses_making_is_ours_too(document):
     metadata = document["spec"]["workflowMetadata"]
-    assert metadata["labels"] == {site.LABEL: "true"}
+    assert metadata["labels"] == {site.LABEL: "true", site.RECORDED: "false"}
     assert set(metadata["annotations"]) == {"workflows.argoproj.io/title", "workflows.argoproj.io/description"}
 
 

@@ -39,6 +39,9 @@ _SILENCE_SECONDS = 30
 _POOL = 256
 """Connections that are kept open: one for each launch in flight, so that none pays for a new one."""
 
+_LOST = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST})
+"""What a Hub answers that has lost a user, or a start, which it was asked for a moment ago: it began anew meanwhile."""
+
 _REFUSED = "catalogue"
 """A word of the Hub's refusal of an image (``hub-config/spawner.py``); its other refusals concern our token."""
 
@@ -150,15 +153,18 @@ class HubClient:
 
     def start_server(self, name: str, options: Mapping[str, str]) -> None:
         """See `Hub`."""
-        allowed = {HTTPStatus.BAD_REQUEST}
-        answer = self._call("POST", f"{_user(name)}/server", json=dict(options), allowed=allowed)
-        if answer.status_code in allowed and self.server_state(name) is not ServerState.READY:
+        answer = self._call("POST", f"{_user(name)}/server", json=dict(options), allowed=_LOST)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            raise _lost(answer)
+        if answer.status_code == HTTPStatus.BAD_REQUEST and self.server_state(name) is not ServerState.READY:
             raise _error(answer)
 
     def progress(self, name: str, timeout_seconds: float) -> Iterator[Progress]:
         """See `Hub`."""
         deadline = time.monotonic() + timeout_seconds
-        with self._call("GET", f"{_user(name)}/server/progress", stream=True) as answer:
+        with self._call("GET", f"{_user(name)}/server/progress", stream=True, allowed=_LOST) as answer:
+            if answer.status_code in _LOST:
+                raise _lost(answer)
             # The client closes what it reads from, and a response closes its connection with it.
             for each in sseclient.SSEClient(_bytes(answer, deadline)).events():
                 progress = _progress(each.data)
@@ -229,6 +235,11 @@ def _json(answer: requests.Response) -> dict[str, Any]:
     except ValueError as error:
         raise TransientError("The Hub does not answer.", detail=f"no JSON from {answer.url}") from error
     return given if isinstance(given, dict) else {}
+
+
+def _lost(answer: requests.Response) -> TransientError:
+    detail = f"{answer.request.method} {answer.url}: {answer.status_code}"
+    return TransientError("The Hub has lost the server that it was asked for.", detail=detail)
 
 
 def _error(answer: requests.Response) -> ArgosyError:
