@@ -221,7 +221,9 @@ def test_progress_that_is_no_object_is_our_bug(client, wire):
         (Answer(401, {"message": "x"}), ConfigError),
         (Answer(500, {"message": "The server's container did not start."}), TransientError),
         (Answer(503), TransientError),
-        (Answer(400, {"message": "someone is pending stop"}), InternalError),
+        (Answer(400, {"message": "someone is pending stop"}), TransientError),
+        (Answer(400, {"message": "someone is pending check"}), TransientError),  # as it begins anew
+        (Answer(400, {"message": "x"}), InternalError),
         (Answer(418, {"message": "x"}), InternalError),
     ],
 )

@@ -42,6 +42,9 @@ _POOL = 256
 _LOST = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST})
 """What a Hub answers that has lost a user, or a start, which it was asked for a moment ago: it began anew meanwhile."""
 
+_PENDING = " is pending "
+"""Words of a Hub that has begun anew and still checks the servers that it knows, or that is just ending this one."""
+
 _REFUSED = "catalogue"
 """A word of the Hub's refusal of an image (``hub-config/spawner.py``); its other refusals concern our token."""
 
@@ -250,6 +253,8 @@ def _error(answer: requests.Response) -> ArgosyError:
         message = ""
     detail = f"{answer.request.method} {answer.url}: {answer.status_code} {message}"
     status = answer.status_code
+    if status == HTTPStatus.BAD_REQUEST and _PENDING in message:
+        return TransientError("The Hub is busy with this server.", detail=detail)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitError(message, detail=detail, retry_after_seconds=_seconds(answer.headers.get("Retry-After")))
     if status == HTTPStatus.FORBIDDEN and _REFUSED in message:
