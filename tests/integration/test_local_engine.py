@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import lives
 from workflows.build import BuildRequest, BuildStatus, Lane, State
 from workflows.engines.admission import Admission
 from workflows.engines.local import LocalEngine
@@ -66,13 +67,6 @@ def until(condition: Callable[[], object], seconds: float = 45) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 class Farm:
@@ -303,7 +297,7 @@ def test_a_running_build_is_stopped_whole(farm):
     status = built.until_ended(name)
     assert (status.state, status.reason) == (State.FAILED, Reason.CANCELLED)
     assert status.message == "The build was cancelled."
-    assert is_gone(int((built.folder / "pid").read_text()))
+    assert not lives(int((built.folder / "pid").read_text()))
     assert not (built.path(name) / "strangers").exists()
 
 
@@ -319,13 +313,13 @@ def test_a_whole_build_has_its_time(farm):
     built = farm('if step == "build": daemon(); wait("never")', build_timeout_seconds=5)
     status = built.build()
     assert (status.reason, status.message) == (Reason.TIMEOUT, "The build took longer than this service allows.")
-    assert is_gone(int((built.folder / "pid").read_text()))
+    assert not lives(int((built.folder / "pid").read_text()))
 
 
 def test_what_a_step_leaves_behind_ends_with_the_build(farm):
     built = farm('if step == "build": daemon()')
     assert built.build().state is State.SUCCEEDED
-    assert is_gone(int((built.folder / "pid").read_text()))
+    assert not lives(int((built.folder / "pid").read_text()))
 
 
 def test_a_build_whose_runner_is_killed_ends_as_transient(farm):
@@ -337,7 +331,7 @@ def test_a_build_whose_runner_is_killed_ends_as_transient(farm):
     status = built.until_ended(name)
     assert (status.state, status.reason) == (State.FAILED, Reason.TRANSIENT)
     assert [step.exit_code for step in status.steps] == [0, 75, 64, 64, 64, 64]
-    assert is_gone(int((built.folder / "pid").read_text()))
+    assert not lives(int((built.folder / "pid").read_text()))
     assert not (built.path(name) / "strangers").exists()
     assert lines(built, name) == ["fetch begins", "build begins"]
 
@@ -349,7 +343,7 @@ def test_a_runner_that_is_told_to_end_ends_its_build_as_transient(farm):
     until((built.folder / "pid").exists)
     os.kill(runner_of(built, name), signal.SIGTERM)
     assert built.until_ended(name).reason is Reason.TRANSIENT
-    assert is_gone(int((built.folder / "pid").read_text()))
+    assert not lives(int((built.folder / "pid").read_text()))
 
 
 def test_a_step_that_is_killed_is_transient(farm):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.farm import eventually
+from tests.processes import lives
 from tools.processes import Component, Processes
 from workflows.errors import ConfigError
 
@@ -47,11 +47,6 @@ def pids(mark: Path) -> list[int]:
     return [int(pid) for pid in mark.read_text().split()]
 
 
-def is_gone(pid: int) -> bool:
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return not state.strip() or state.startswith("Z")
-
-
 def revived(processes: Processes) -> list[str]:
     """What is started again, once something has ended."""
     found: list[str] = eventually(processes.revive)
@@ -69,13 +64,13 @@ def test_what_is_killed_is_started_again_without_what_it_left_and_nothing_else_i
     os.kill(before[0], signal.SIGKILL)
     assert revived(processes) == ["first"]
     eventually(lambda: first.read_text() and pids(first) != before)
-    assert all(is_gone(pid) for pid in before)
-    assert not any(is_gone(pid) for pid in (*pids(first), *untouched))
+    assert not any(lives(pid) for pid in before)
+    assert all(lives(pid) for pid in (*pids(first), *untouched))
     assert pids(second) == untouched
     eventually(lambda: (tmp_path / "log" / "first.log").read_text().splitlines() == ["began"] * 2)
     everybody = [*pids(first), *pids(second)]
     processes.stop()
-    eventually(lambda: all(is_gone(pid) for pid in everybody))
+    eventually(lambda: not any(lives(pid) for pid in everybody))
 
 
 def test_what_ends_again_and_again_is_given_up_and_its_log_says_why(processes: Processes, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import lives
+
 _SCRIPT = """
 import os, re, subprocess, sys, time, signal
 from workflows.errors import *
@@ -38,11 +40,7 @@ def run(body: str, **limits: float) -> tuple[int, str, str]:
 def gone(pid: int) -> bool:
     """Whether the process ends within a few seconds."""
     for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-        except OSError:
-            return True
-        if state == "Z":
+        if not lives(pid):
             return True
         time.sleep(0.05)
     return False
