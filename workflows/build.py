@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -258,6 +259,22 @@ class LogLine:
     step: str
     number: int
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEnd:
+    """Where a step's lines end: it has printed its last one, or it was left out.
+
+    Args:
+        step: The step.
+    """
+
+    step: str
+
+
+def only_lines(log: Iterable[LogLine | LogEnd]) -> Iterator[LogLine]:
+    """A log without the ends of its steps."""
+    return (each for each in log if isinstance(each, LogLine))
 
 
 def _known(kind: type, given: dict[str, Any]) -> dict[str, Any]:

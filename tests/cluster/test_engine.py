@@ -12,7 +12,7 @@ import pytest
 from tests.cluster import site
 from tests.cluster.namespace import kubectl
 from tests.cluster.replica import Replica, fails, patiently, replica, wish
-from workflows.build import BuildStatus, LogLine, State
+from workflows.build import BuildStatus, LogLine, State, only_lines
 from workflows.engines.argo.site import RECORDED, SETTINGS_MAP
 from workflows.errors import Reason
 from workflows.image import BuildName
@@ -44,14 +44,14 @@ def is_cancelled(farm: Replica, name: BuildName, reason: Reason = Reason.CANCELL
 
 def lines_of(farm: Replica, name: BuildName, into: list[LogLine]) -> threading.Thread:
     """Follows a log in a thread of its own."""
-    thread = threading.Thread(target=lambda: into.extend(farm.engine.logs(name)), daemon=True)
+    thread = threading.Thread(target=lambda: into.extend(only_lines(farm.engine.logs(name))), daemon=True)
     thread.start()
     return thread
 
 
 def test_a_build_goes_through_every_step_and_leaves_what_it_said(farm: Replica, number: int) -> None:
     name = farm.submit(wish(number), push=f"echo '{PUSHED}'", fetch="echo one; sleep 1; echo two", scan="sleep 10")
-    lines = [line for line in farm.engine.logs(name) if not line.text.startswith("argument ")]
+    lines = [line for line in only_lines(farm.engine.logs(name)) if not line.text.startswith("argument ")]
     status = farm.ended(name)
     assert status.state is State.SUCCEEDED
     assert {step.exit_code for step in status.steps} == {0}
@@ -97,7 +97,7 @@ def test_two_replicas_that_submit_at_once_have_one_build(farm: Replica, number: 
     assert farm.ended(asked.name).state is State.SUCCEEDED
     other.until(lambda: (last := other.last(asked.name)) and last.state.ended)
     for engine in (farm.engine, other.engine):
-        assert [line.text for line in engine.logs(asked.name) if line.text == "once"] == ["once"]
+        assert [line.text for line in only_lines(engine.logs(asked.name)) if line.text == "once"] == ["once"]
     other.close()
 
 
@@ -141,7 +141,7 @@ def test_a_build_that_is_deleted_was_cancelled(farm: Replica, number: int, is_ru
         kubectl("delete", "workflow", name, "--namespace", farm.place.name, "--wait=false")
         is_cancelled(farm, name)
         assert farm.engine.status(name) is None
-        assert list(farm.engine.logs(name)) == []
+        assert list(only_lines(farm.engine.logs(name))) == []
     finally:
         farm.is_admitting = True
 
@@ -218,7 +218,7 @@ def test_a_workflow_by_hand_is_a_build_like_any_other(farm: Replica, number: int
     assert {step.name: step.exit_code for step in status.steps} == dict.fromkeys(
         ("resolve", *(step.name for step in status.steps[1:])), 0
     )
-    assert any(line.step == "resolve" for line in farm.engine.logs(name))
+    assert any(line.step == "resolve" for line in only_lines(farm.engine.logs(name)))
 
 
 def test_a_pod_that_is_deleted_is_made_again_or_the_build_is_lost(farm: Replica, number: int) -> None:

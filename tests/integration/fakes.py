@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from workflows.build import BuildRequest, BuildStatus, LogLine, State
+from workflows.build import BuildRequest, BuildStatus, LogEnd, LogLine, State
 from workflows.engines import Engine
 from workflows.errors import Reason
 from workflows.image import BuildName, CommitSHA, ImageName
@@ -46,6 +46,9 @@ class FakeEngine(Engine):
         self.logs_faults: list[Exception] = []
         self.is_over = False
         """The test is: whoever watches or reads comes back."""
+        self.may_read = threading.Event()
+        """Cleared, every reader of a log stands still."""
+        self.may_read.set()
         self._ticks = 0
         self._clock = clock
         self._changed = threading.Condition()
@@ -71,18 +74,22 @@ class FakeEngine(Engine):
                 news, seen = self.history[seen:], len(self.history)
             yield from news
 
-    def logs(self, name: BuildName) -> Iterator[LogLine]:
+    def logs(self, name: BuildName) -> Iterator[LogLine | LogEnd]:
         self.readers.append(name)
         if self.logs_faults:
             raise self.logs_faults.pop(0)
         assert name not in self.forgotten, f"{name} was forgotten and its log is read"
-        sent = 0
+        sent, is_said = 0, False
         while True:
+            assert self.may_read.wait(60)
             with self._changed:
                 ended = name not in self.builds or self.builds[name].state.ended
                 news = self.lines.get(name, [])[sent:]
+                was_said, is_said = is_said, is_said or self._has_published(name)
             yield from news
             sent += len(news)
+            if is_said and not was_said:
+                yield LogEnd(step="publish")
             if (ended and not news) or self.is_over:
                 return
             if not news:
@@ -129,6 +136,10 @@ class FakeEngine(Engine):
         """Makes a running build's image launchable."""
         with self._changed:
             self._tell(dataclasses.replace(self.builds[name], published=self._now()))
+
+    def _has_published(self, name: BuildName) -> bool:
+        published = name in self.builds and self.builds[name].published
+        return bool(published) or any(line.step == "publish" for line in self.lines.get(name, []))
 
     def _tell(self, status: BuildStatus) -> None:
         self.builds[status.name] = status

@@ -12,7 +12,7 @@ from flask import Flask
 
 from tests.integration.farm import Farm
 from web import native
-from workflows.build import BuildRequest, BuildStatus, LogLine, State
+from workflows.build import BuildRequest, BuildStatus, LogEnd, LogLine, State
 from workflows.image import BuildName
 from workflows.settings import Settings
 
@@ -57,7 +57,7 @@ class Script:
                     self._builds[name] = dataclasses.replace(status, published=status.published or time.time())
             yield from list(self._builds.values())
 
-    def logs(self, name: BuildName) -> Iterator[LogLine]:
+    def logs(self, name: BuildName) -> Iterator[LogLine | LogEnd]:
         self.readers += 1
         if self.readers > 1:
             yield LogLine(step="build", number=1, text="a second reader")
@@ -70,4 +70,5 @@ class Script:
                 native.sleep(LOOK_SECONDS)
             text = TEXT.format(number) if number < self._lines else f"last {time.time()}\n"
             yield LogLine(step="build", number=number, text=json.dumps({"message": text, "phase": "building"}))
+        yield LogEnd(step="publish")
         native.sleep(600)

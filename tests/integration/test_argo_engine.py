@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.apiserver import ApiServer, apiserver
 from tests.integration.fakes import request
-from workflows.build import BuildStatus, Lane, LogLine, State
+from workflows.build import BuildStatus, Lane, LogLine, State, only_lines
 from workflows.cluster import watch
 from workflows.engines.argo import order
 from workflows.engines.argo.engine import SELECTOR, ArgoEngine
@@ -90,7 +90,7 @@ class Replica:
 
     def follow(self, name: BuildName = NAME) -> list[LogLine]:
         found: list[LogLine] = []
-        thread = threading.Thread(target=lambda: found.extend(self.engine.logs(name)), daemon=True)
+        thread = threading.Thread(target=lambda: found.extend(only_lines(self.engine.logs(name))), daemon=True)
         thread.start()
         thread.join(20)
         assert not thread.is_alive(), "the log does not end"
@@ -322,7 +322,7 @@ def test_the_next_step_is_read_once_the_executor_says_that_the_one_before_is_ove
     replica.watch()
     for step, text in (("fetch", b"fetched\n"), ("build", b"built\n")):
         replica.server.logs[replica.log(step)] = text + ARGOS.replace(b"capturing logs", b"sub-process exited")
-    lines = replica.engine.logs(NAME)
+    lines = only_lines(replica.engine.logs(NAME))
     assert [next(lines).text, next(lines).text] == ["fetched", "built"]
     assert not replica.engine.status(NAME).steps[0].ended  # type: ignore[union-attr]
     lines.close()  # type: ignore[attr-defined]
@@ -380,7 +380,7 @@ def test_who_reads_a_log_while_its_build_is_filed_reads_it_to_the_end(replica: R
     replica.watch()
     replica.server.logs[replica.log("fetch")] = b"fetched\n"
     replica.server.logs[replica.log("attach")] = b"attached\n"
-    lines = replica.engine.logs(NAME)
+    lines = only_lines(replica.engine.logs(NAME))
     assert next(lines).text == "fetched"
     replica.tell("DELETED", at(RUNNING, 2000))
     replica.until(lambda: not replica.engine.known())

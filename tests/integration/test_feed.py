@@ -67,6 +67,25 @@ def test_an_image_is_known_to_be_there_before_the_engine_says_so(farm: Farm) -> 
     farm.engine.end(name)
 
 
+def test_a_reader_that_is_late_keeps_no_line_from_a_follower_of_a_published_build(farm: Farm) -> None:
+    stream = Stream(farm, BUILD_ONLY)
+    name = farm.build().name
+    farm.engine.admit(name)
+    farm.engine.say(name, "build", "early")
+    eventually(lambda: texts(stream) == ["early"])
+    farm.engine.may_read.clear()
+    farm.engine.say(name, "build", "late")
+    farm.engine.say(name, "push", "latest")
+    farm.publish(name)
+    # However long it is silent meanwhile: a feed that took a silence for the end would end here.
+    time.sleep(0.5)
+    assert "ready" not in {event.get("phase") for event in stream.events}
+    farm.engine.may_read.set()
+    assert stream.end().events[-1]["phase"] == "ready"
+    assert (texts(stream), texts(stream, "push")) == (["early", "late"], ["latest"])
+    farm.engine.end(name)
+
+
 def test_a_line_that_says_published_publishes_nothing(farm: Farm) -> None:
     stream = Stream(farm, BUILD_ONLY)
     name = farm.build().name

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import lives
-from workflows.build import BuildRequest, BuildStatus, Lane, State
+from workflows.build import BuildRequest, BuildStatus, Lane, State, only_lines
 from workflows.engines.admission import Admission
 from workflows.engines.local import LocalEngine
 from workflows.errors import Reason
@@ -129,7 +129,7 @@ def farm(tmp_path: Path) -> Iterator[Callable[..., Farm]]:
 
 
 def lines(farm: Farm, name: BuildName) -> list[str]:
-    return [line.text for line in farm.engine.logs(name)]
+    return [line.text for line in only_lines(farm.engine.logs(name))]
 
 
 # --- the graph ---
@@ -184,7 +184,7 @@ def test_the_real_step_runner_is_what_runs_by_default(tmp_path: Path):
     # What fetch itself says of such an address.
     assert (status.state, status.reason) == (State.FAILED, Reason.NOT_FOUND)
     assert (status.steps[0].name, status.steps[0].exit_code) == ("fetch", 66)
-    assert [line.text for line in engine.logs(name)][-1] == status.message
+    assert [line.text for line in only_lines(engine.logs(name))][-1] == status.message
 
 
 # --- submitting and the queue ---
@@ -378,7 +378,7 @@ from gevent import monkey
 monkey.patch_all()
 import time, gevent
 from web import native
-from workflows.build import BuildRequest
+from workflows.build import BuildRequest, only_lines
 from workflows.engines.admission import Admission
 from workflows.engines.local import LocalEngine
 from workflows.pipeline import *
@@ -389,7 +389,7 @@ lines = []
 def build():
     name = engine.submit(BuildRequest.from_json({wish().to_json()!r})).name
     Admission(engine, settings).tick()
-    lines.extend(line.text for line in engine.logs(name))
+    lines.extend(line.text for line in only_lines(engine.logs(name)))
 native.start(build, "build")
 with gevent.Timeout(20):
     while len(lines) < 2:
@@ -522,7 +522,7 @@ def test_a_follower_sees_every_line_in_pipeline_order_however_late_it_comes(farm
     ]
     assert following == expected
     assert lines(built, name) == expected
-    numbers = [line.number for line in built.engine.logs(name) if line.step == "build"]
+    numbers = [line.number for line in only_lines(built.engine.logs(name)) if line.step == "build"]
     assert numbers == list(range(1, 203))
 
 
@@ -530,7 +530,7 @@ def test_a_line_reaches_its_follower_soon(farm):
     built = farm('if step == "build": print(time.time(), flush=True); wait("go")')
     name = built.engine.submit(wish()).name
     built.admission.tick()
-    for line in built.engine.logs(name):
+    for line in only_lines(built.engine.logs(name)):
         if line.step == "build" and line.number == 2:
             assert time.time() - float(line.text) < 15
             break

@@ -43,7 +43,7 @@ def webs(tmp_path: Path, hub: FakeHub) -> Iterator[Webs]:
 def ended(*clients: Client) -> None:
     for client in clients:
         client.join(60)
-        assert client.last.get("phase") == "ready", (client.path, client.events)
+        assert client.last.get("phase") == "ready", (client.path, client.last, client.events)
 
 
 def check_servers(hub: FakeHub, *clients: Client) -> None:

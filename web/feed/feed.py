@@ -14,7 +14,7 @@ from web.feed import events
 from web.feed.lines import lines_of
 from web.feed.ring import START, Position, Ring
 from web.recording.archive import Archive
-from workflows.build import BuildStatus, LogLine, State
+from workflows.build import BuildStatus, LogLine, State, only_lines
 from workflows.engines import Engine
 from workflows.errors import ArgosyError, InternalError, TransientError
 from workflows.events import KEEPALIVE, encode
@@ -24,11 +24,8 @@ from workflows.stores.catalogue import Catalogue
 
 _logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 0.2
-"""A log that has said nothing for so long after its last step is whole: engines look every 50 ms."""
-
 PATIENCE_SECONDS = 5.0
-"""An ended build whose log does not end is not waited for any longer than this."""
+"""A build that is over, but whose log does not come to its end, is not waited for any longer than this."""
 
 TICKS = 5
 """Ticks in one keep-alive interval: a comment comes at most one of them early."""
@@ -74,7 +71,7 @@ class Feed:
         self._is_started = False
         self._is_broken = False
         self._over_since = time.monotonic()  # counts once the status says that the wait is over
-        self._heard = 0.0
+        self._is_said = False
 
     def start(self) -> None:
         """Begins to read the log, once, in a native thread: however many follow, there is one reader."""
@@ -127,7 +124,7 @@ class Feed:
                 told = events.sentence(status)
                 yield encode(events.held_up(status))
             else:
-                self._signal.wait(seen, SETTLE_SECONDS if _is_over(status) else None)
+                self._signal.wait(seen)
                 if time.monotonic() - wrote < self._keep_alive_seconds * (TICKS - 1) / TICKS:
                     continue
                 yield KEEPALIVE
@@ -138,12 +135,9 @@ class Feed:
         """Whether the wait is over and every line of it is in the ring."""
         if not _is_over(self._status):
             return False
-        if self.is_exhausted:
-            return True
-        if self._status.published:
-            # A scan still runs and its log goes on: what visitors read is whole once it is quiet.
-            return time.monotonic() - max(self._over_since, self._heard) >= SETTLE_SECONDS
-        return time.monotonic() - self._over_since >= PATIENCE_SECONDS
+        # Where the image is published a scan may still run, whose lines are no visitor's.
+        is_read = self.is_exhausted or (self._status.published and self._is_said)
+        return is_read or time.monotonic() - self._over_since >= PATIENCE_SECONDS
 
     # --- the reader's thread ---
 
@@ -168,8 +162,12 @@ class Feed:
 
     def _read_once(self) -> bool:
         try:
-            for line in lines_of(self._name, self._engine, self._store):
-                self._take(line)
+            for each in lines_of(self._name, self._engine, self._store):
+                if isinstance(each, LogLine):
+                    self._take(each)
+                elif each.step == PUBLISH.name:
+                    self._is_said = True
+                    self._signal.ring()
         except TransientError as error:
             _logger.warning("%s: its log broke off: %s", self._name, error.detail)
             return _is_over(self._status) and time.monotonic() - self._over_since > PATIENCE_SECONDS
@@ -182,7 +180,6 @@ class Feed:
         # A log that is read again begins with what is here already.
         if position is not None and position > self._ring.last:
             self._ring.append(position, events.encoded(self._name, position, line))
-            self._heard = time.monotonic()
             self._signal.ring()
             if line.step == PUBLISH.name and is_digest(digest := line.text.rpartition("@")[2]):
                 self._ask_catalogue(ImageDigest(digest))
@@ -205,7 +202,7 @@ class Feed:
             yield b"".join(chunk)
 
     def _between(self, after: Position, until: Position) -> Iterator[bytes]:
-        for line in lines_of(self._name, self._engine, self._store):
+        for line in only_lines(lines_of(self._name, self._engine, self._store)):
             position = events.position_of(line)
             if position is not None and position > after:
                 yield events.encoded(self._name, position, line)

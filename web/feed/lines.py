@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 from web.recording import archive, transcript
 from web.recording.archive import Archive
-from workflows.build import LogLine
+from workflows.build import LogEnd, LogLine
 from workflows.engines import Engine
 from workflows.image import BuildName
 
 
-def lines_of(name: BuildName, engine: Engine, store: Archive) -> Iterator[LogLine]:
+def lines_of(name: BuildName, engine: Engine, store: Archive) -> Iterator[LogLine | LogEnd]:
     """An attempt's log from its first line: the engine's while it has it, then the archive's. Blocks.
+
+    The archive's is whole, and has no ends of steps.
 
     Raises:
         TransientError: The archive does not answer.

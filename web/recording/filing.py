@@ -17,7 +17,7 @@ from typing import IO, cast
 from web.ledger import FindingRecord, Ledger
 from web.recording import archive, transcript
 from web.recording.archive import Archive
-from workflows.build import BuildStatus, LogLine
+from workflows.build import BuildStatus, LogLine, only_lines
 from workflows.engines import Engine
 from workflows.image import BuildName, ImageDigest, is_digest
 from workflows.scan.verdict import Verdict, parse_verdict
@@ -79,7 +79,7 @@ class Filing:
         tap = _VerdictLine(SCAN)
         with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES) as spooled:
             text = cast("IO[bytes]", spooled)
-            transcript.write(tap.passing(self._engine.logs(name)), text)
+            transcript.write(tap.passing(only_lines(self._engine.logs(name))), text)
             text.seek(0)
             self._archive.put(archive.key(name, archive.LOG), text)
         return parse_verdict(tap.text)

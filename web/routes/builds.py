@@ -16,7 +16,7 @@ from web.concurrency import off_loop, relay
 from web.feed.lines import lines_of
 from web.recording import archive
 from web.services import Services
-from workflows.build import BuildStatus, LogLine
+from workflows.build import BuildStatus, LogLine, only_lines
 from workflows.errors import ArgosyError, NotFoundError, PolicyError, Reason, TransientError
 from workflows.events import event_of_line, printable
 from workflows.image import BuildName, is_build_name
@@ -63,7 +63,7 @@ def log(name: str) -> Response:
         NotFoundError: There never was such a build.
     """
     status, known = _find(name), services.current()
-    lines = lines_of(status.name, known.engine, known.archive)
+    lines = only_lines(lines_of(status.name, known.engine, known.archive))
     seconds = known.settings.keep_alive_seconds
     return Response(_text(lines, seconds), content_type="text/plain; charset=utf-8", direct_passthrough=True)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from workflows.build import BuildRequest, BuildStatus, LogLine, State
+from workflows.build import BuildRequest, BuildStatus, LogEnd, LogLine, State
 from workflows.errors import SENTENCES, Reason
 from workflows.image import BuildName
 
@@ -30,8 +30,8 @@ class Engine(Protocol):
         """Everything that is known, then every change, for ever; reconnects by itself."""
         ...
 
-    def logs(self, name: BuildName) -> Iterator[LogLine]:
-        """From the first line of the first step, then as they come, until the attempt ends."""
+    def logs(self, name: BuildName) -> Iterator[LogLine | LogEnd]:
+        """From the first line of the first step, then as they come, until the attempt ends; after each step its end."""
         ...
 
     def outputs(self, name: BuildName) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from workflows.build import BuildRequest, BuildStatus, LogLine, State, StepStatus
+from workflows.build import BuildRequest, BuildStatus, LogEnd, LogLine, State, StepStatus
 from workflows.engines.attempt.detached import start_runner
 from workflows.engines.attempt.environment import engine_environment, step_environment
 from workflows.engines.attempt.folder import BuildFolder, remove_unfinished
@@ -90,8 +90,8 @@ class LocalEngine:
         finally:
             changes.close()
 
-    def logs(self, name: BuildName) -> Iterator[LogLine]:
-        """From the first line of the first step, then as they come, until the attempt ends."""
+    def logs(self, name: BuildName) -> Iterator[LogLine | LogEnd]:
+        """From the first line of the first step, then as they come, until the attempt ends; after each step its end."""
         yield from follow(self._folder(name), self._sleep)
 
     def outputs(self, name: BuildName) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from workflows.build import BuildRequest, BuildStatus, LogLine, State
+from workflows.build import BuildRequest, BuildStatus, LogEnd, LogLine, State
 from workflows.cluster.connection import Cluster
 from workflows.cluster.lease import KubernetesLease
 from workflows.cluster.watch import Change, Watch
@@ -115,8 +115,8 @@ class ArgoEngine:
             if is_moved and self.is_current:
                 yield from self._placed()
 
-    def logs(self, name: BuildName) -> Iterator[LogLine]:
-        """From the first line of the first step, then as they come, until the attempt ends.
+    def logs(self, name: BuildName) -> Iterator[LogLine | LogEnd]:
+        """From the first line of the first step, then as they come, until the attempt ends; after each step its end.
 
         Raises:
             TransientError: It has ended, and Kubernetes does not answer.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from workflows.build import BuildStatus, LogLine
+from workflows.build import BuildStatus, LogEnd, LogLine
 from workflows.engines.attempt.folder import BuildFolder
 
 _LOOK_SECONDS = 0.05
 _CHUNK_BYTES = 64 * 1024
 
 
-def follow(folder: BuildFolder, sleep: Callable[[float], None]) -> Iterator[LogLine]:
-    """Each line of each step, in pipeline order and once, until the attempt has ended.
+def follow(folder: BuildFolder, sleep: Callable[[float], None]) -> Iterator[LogLine | LogEnd]:
+    """Each line of each step and then the step's end, in pipeline order and once, until the attempt has ended.
 
     Steps that run beside one another come one after the other.
     """
     status = folder.status()
     for step in status.steps if status else ():
         yield from _follow_step(folder, step.name, sleep)
+        yield LogEnd(step=step.name)
 
 
 def _follow_step(folder: BuildFolder, step: str, sleep: Callable[[float], None]) -> Iterator[LogLine]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
-from workflows.build import LogLine, State
+from workflows.build import LogEnd, LogLine, State
 from workflows.cluster.connection import Cluster
 from workflows.engines.argo.reading.lines import is_end, own
 from workflows.engines.argo.reading.nodes import Place, places
@@ -56,11 +56,12 @@ class Log:
         self._look = look
         self._sleep = sleep
 
-    def follow(self, name: BuildName) -> Iterator[LogLine]:
-        """Each line of each step, in pipeline order and once, until the build has ended."""
+    def follow(self, name: BuildName) -> Iterator[LogLine | LogEnd]:
+        """Each line of each step and then the step's end, in pipeline order and once, until the build has ended."""
         seen = self._look(name)
         for step, place in places(name, seen.plan).items() if seen else ():
             yield from self._follow_step(name, step, place)
+            yield LogEnd(step=step)
 
     def tail(self, name: BuildName, step: str, count: int) -> list[str]:
         """What there is for visitors in the last lines of a step."""
