@@ -8,6 +8,8 @@ threads made here, and hands values over by primitives that gevent never touches
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 from collections.abc import Callable
 from queue import Empty
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -87,9 +89,13 @@ def drain(source: Channel[Item], *, wait_seconds: float) -> list[Item]:
 
 
 def start(target: Callable[[], None], name: str) -> None:
-    """Runs `target` in a native thread that ends with the process; what it raises is logged."""
+    """Runs `target` in a native thread that ends with the process; what it raises is logged.
+
+    Like a thread of ``threading``, it is traced where a debugger or a measurement of coverage asks for that.
+    """
 
     def guarded() -> None:
+        sys.settrace(threading.gettrace())
         try:
             target()
         except Exception:  # this is the thread's outermost edge: nobody else would ever read it

@@ -32,12 +32,14 @@ _PASSED = frozenset({
     "no_proxy",
 })  # fmt: skip
 """What a step sees of the environment of whoever started the engine, which may hold anything."""
+_RUNNERS_OWN = frozenset({"COVERAGE_PROCESS_CONFIG", "HOME"})
+"""What a runner sees besides. By the first one coverage.py measures what runners execute in tests."""
 
 
 def engine_environment(settings: Settings) -> dict[str, str]:
     """The environment of a runner: what every step may see, and all settings."""
-    home = os.environ.get("HOME")
-    return _passed() | ({"HOME": home} if home else {}) | environment_of(settings)
+    own = {name: value for name, value in os.environ.items() if name in _RUNNERS_OWN}
+    return _passed() | own | environment_of(settings)
 
 
 def step_environment(step: Step, workspace: Path, settings: Settings) -> dict[str, str]:
