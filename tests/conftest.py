@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.githost import GitHost, SilentHost
+from tests.registries import serve_registry
+from tests.storages import forget
+from workflows.settings import Settings
+from workflows.stores.containers import Containers
 
 KINDS = ("unit", "integration", "browser", "local", "cluster", "chart")
 TIMEOUT_SECONDS = {"local": 900, "cluster": 1800}
@@ -59,6 +63,24 @@ def drip_host() -> Iterator[SilentHost]:
     host = SilentHost(drip=True).start()
     yield host
     host.stop()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """Debian's docker-registry on loopback, open to everybody; its host and port."""
+    with serve_registry(tmp_path, "") as place:
+        yield place
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Settings]:
+    """Settings with a state folder, and so container storages, of this test's own."""
+    settings = Settings(state=tmp_path / "state", workspace=tmp_path / "workspace")
+    settings.workspace.mkdir()
+    containers = Containers(settings)
+    containers.prepare()
+    yield settings
+    forget(containers)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from email.message import Message
 
 from tests.cluster.hub import NODE
-from tests.local.registries import Fault, Faulty
+from tests.registries import Fault, Faulty
 
 _READING = frozenset({"GET", "HEAD"})
 _REFUSED = Fault(status=401, headers={"WWW-Authenticate": 'Basic realm="guarded"'})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import requests
 
 from tests.cluster.farm import Farm
@@ -12,6 +13,7 @@ from tests.visitor import Visitor, git_spec, run_cell
 from workflows.image import BuildName, attempt_of
 
 
+@pytest.mark.smoke
 def test_a_repository_becomes_a_server_by_a_workflow_and_the_second_visitor_needs_none(running: Farm) -> None:
     commit = running.githost.create("class/first", {"requirements.txt": "six==1.17.0\n"})
     url = f"{running.githost.url}/class/first"

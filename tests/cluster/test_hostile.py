@@ -87,6 +87,7 @@ def asked(guarded: Farm, build: str, file: str) -> Any:
     return answer.json() if answer.status_code == 200 else None
 
 
+@pytest.mark.smoke
 def test_what_is_published_is_what_was_staged_scanned_by_us_and_under_its_own_name(
     guarded: Farm, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from tests.cluster.farm import Farm
 from tests.cluster.guard import Guard
 from tests.cluster.namespace import eventually, kubectl
 from tests.cluster.replica import Replica, replica, wish
-from tests.local.registries import Fault
+from tests.registries import Fault
 from tests.visitor import git_spec
 from workflows.build import State
 from workflows.errors import Reason
@@ -78,6 +78,7 @@ def test_a_build_whose_image_is_being_pulled_ends() -> None:
         end(farm, names)
 
 
+@pytest.mark.smoke
 def test_the_page_of_a_real_build_ends_it(running: Farm) -> None:
     cancel(running, begun(running, "stop/by-page"))
 

@@ -1,7 +1,7 @@
 """A hundred kills at random moments: of web, runners, step runners, steps, the Hub, and of everything at once.
 
+The steps and the Hub are played here, so that moments cost little. `make test` makes ten of these kills.
 The seed is printed; ``ARGOSY_TEST_SEED`` and ``ARGOSY_TEST_KILLS`` repeat a run or change its length.
-The steps and the Hub are played here, so that moments cost little.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tools.farm import free_ports
 from workflows.cleaning.leftovers import leftovers
 
 KILLS = int(os.environ.get("ARGOSY_TEST_KILLS", "100"))
+FEW_KILLS = 10
 CLIENTS = 3
 UNFINISHED = "unfinished files"
 
@@ -174,7 +175,8 @@ class Killer:
 
 
 @pytest.mark.timeout(600)
-def test_whatever_is_killed_whenever_nothing_is_lost_twice_or_left(machine: Machine) -> None:
+@pytest.mark.parametrize("kills", [FEW_KILLS, pytest.param(KILLS, marks=pytest.mark.deep)])
+def test_whatever_is_killed_whenever_nothing_is_lost_twice_or_left(machine: Machine, kills: int) -> None:
     seed = int(os.environ.get("ARGOSY_TEST_SEED") or random.randrange(10**6))
     print(f"ARGOSY_TEST_SEED={seed}")  # noqa: T201  # with it, the same moments come again
     chance = random.Random(seed)
@@ -188,7 +190,7 @@ def test_whatever_is_killed_whenever_nothing_is_lost_twice_or_left(machine: Mach
             query = "?build_only=true" if chance.random() < 0.4 else ""
             clients.append(Client(machine.webs.url, f"gh/o/r{number}/main{query}"))
 
-    for number in range(KILLS):
+    for number in range(kills):
         follow()
         kind = killer.strike()
         if chance.random() < 0.05:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.local.registries import wait_until
+from tests.registries import wait_until
 
 NEAR, FAR, METADATA = "198.51.100.1", "198.51.100.2", "169.254.169.254"
 PORT = 8080

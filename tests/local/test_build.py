@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.building import CASES, COMMIT, Building, Built
-from tests.local.conftest import forget
+from tests.storages import forget
 from workflows.errors import EXIT_CODES, Reason
 from workflows.settings import Settings
 from workflows.stores.containers import Containers
@@ -87,6 +87,7 @@ def test_two_builds_of_one_repository_at_once_both_build(building: Building) -> 
     assert_nothing_is_left(building)
 
 
+@pytest.mark.smoke
 def test_a_killed_build_leaves_no_process_no_mount_and_no_network(building: Building) -> None:
     source = repository(building, {"Dockerfile": "ARG BASE\nFROM ${BASE}\nRUN echo started && sleep 6001\n"})
     with subprocess.Popen(

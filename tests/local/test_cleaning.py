@@ -1,4 +1,4 @@
-"""Cleaning of real storages, caches and leftovers: what leaves, in which order, and what never does."""
+"""Cleaning of real storages: what leaves, in which order, and what never does. `tests/integration` has caches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.images import STATIC_PROGRAM, write_layout
-from tests.local.test_stores import keep, podman
-from workflows.builder.store import build_store
-from workflows.builder.wheels import Wheels
+from tests.storages import clean, fill, keep, podman
 from workflows.cleaning.bases import BaseImages
-from workflows.cleaning.caches import BaseLayers, RepositoryCaches, WheelCache
-from workflows.cleaning.cleaner import Cleaner, Kind
+from workflows.cleaning.caches import RepositoryCaches
 from workflows.cleaning.images import Images
-from workflows.cleaning.leftovers import Logs, leftovers
 from workflows.cleaning.tool import sizes
 from workflows.image import BuildName, CommitSHA, ImageDigest, ImageName
 from workflows.settings import MIB, Settings
 from workflows.stores.catalogue import Entry, FolderCatalogue
 from workflows.stores.containers import Containers
 from workflows.stores.images import image_store
-from workflows.stores.staging import Staging
 
 PROGRAM = STATIC_PROGRAM.read_bytes()
 BUILD = BuildName("build-demo-1a2b3c4-01234567")
@@ -84,11 +79,6 @@ def entry(image: ImageName, digest: str) -> Entry:
         published=1.0,
         build=BUILD,
     )
-
-
-def clean(*kinds: Kind, later_seconds: float = 0, missing: Callable[[], int] = lambda: 0) -> None:
-    """One round, so many seconds from now."""
-    Cleaner(kinds, missing, clock=lambda: time.time() + later_seconds).round()
 
 
 @pytest.fixture
@@ -221,160 +211,6 @@ def test_the_farms_own_base_image_never_leaves(machine: Settings, tmp_path: Path
 def based(settings: Settings) -> set[str]:
     named = podman(settings, "images", "--format", "{{.Repository}}", store=Containers(settings).base).stdout.split()
     return {name.rpartition("/")[2] for name in named}
-
-
-# --- caches ---
-
-
-def fill(settings: Settings, key: str, size: int = MIB) -> Path:
-    """The cache of a repository that has built something of that size."""
-    with build_store(settings, key) as store:
-        (store.graph / "overlay").mkdir()
-        (store.graph / "overlay" / "layer").write_bytes(os.urandom(size))
-        (store.scratch / "buildah-cache").mkdir()
-        (store.scratch / "buildah-cache" / "kept").write_bytes(os.urandom(size))
-    return store.graph
-
-
-def test_the_least_recently_used_build_caches_leave_first_and_whole(machine: Settings) -> None:
-    graphs = {key: fill(machine, key) for key in ("one", "two", "three")}
-    for ago, key in enumerate(("two", "three", "one")):
-        os.utime(graphs[key].with_name(f"{key}.lock"), (time.time() - 1000 + ago,) * 2)
-    settings = machine.model_copy(update={"build_cache_limit_bytes": 5 * MIB})
-    clean(RepositoryCaches(settings))
-    left = {path.name for path in graphs["one"].parent.iterdir()}
-    assert left == {"one", "one.lock", "one.tmp", "three", "three.lock", "three.tmp"}
-    # Its repository begins anew at once.
-    assert fill(machine, "two").exists()
-
-
-def test_a_cache_in_which_somebody_builds_stays(machine: Settings) -> None:
-    settings = machine.model_copy(update={"build_cache_limit_bytes": 0})
-    fill(machine, "busy")
-    fill(machine, "idle")
-    with build_store(machine, "busy") as store:
-        clean(RepositoryCaches(settings))
-        assert {path.name for path in store.graph.parent.glob("[a-z]*") if path.is_dir()} == {"busy", "busy.tmp"}
-    clean(RepositoryCaches(settings))
-    assert list(store.graph.parent.iterdir()) == []
-
-
-def test_a_cache_in_which_a_build_begins_after_the_choice_stays(machine: Settings) -> None:
-    kind = RepositoryCaches(machine)
-    graph = fill(machine, "chosen")
-    chosen = kind.things()
-    assert not chosen[0].is_held
-    with build_store(machine, "chosen"):
-        kind.remove(chosen)
-        assert (graph / "overlay" / "layer").exists()
-    kind.remove(chosen)
-    assert not graph.exists()
-
-
-def test_a_cache_whose_deletion_was_killed_is_deleted(machine: Settings) -> None:
-    graph = fill(machine, "half")
-    graph.rename(graph.with_name(".leaving-half"))
-    clean(RepositoryCaches(machine), later_seconds=4000)
-    assert not graph.with_name(".leaving-half").exists()
-
-
-def test_wheels_over_their_limit_begin_anew_and_stay_for_whoever_reads_them(machine: Settings) -> None:
-    settings = machine.model_copy(update={"wheel_limit_bytes": MIB})
-    wheels = Wheels(settings)
-    with wheels.readable() as read:
-        assert read is not None
-        (read / "wheel").write_bytes(os.urandom(2 * MIB))
-        clean(WheelCache(settings))
-        assert (read / "wheel").exists(), "a build looks at it"
-        with wheels.readable() as newer:
-            assert newer != read
-            assert newer is not None
-            assert list(newer.iterdir()) == []
-    clean(WheelCache(settings))
-    assert not read.exists()
-
-
-def test_base_layers_give_way_where_the_disk_is_full_but_for_those_in_a_layout(machine: Settings) -> None:
-    blobs = machine.cache_folder / "blobs"
-    blobs.mkdir(parents=True)
-    for name in ("linked", "free"):
-        (blobs / name).write_bytes(os.urandom(MIB))
-    (machine.workspace / "layer").hardlink_to(blobs / "linked")
-    clean(BaseLayers(machine))
-    assert {path.name for path in blobs.iterdir()} == {"linked", "free"}
-    clean(BaseLayers(machine), missing=lambda: 10 * MIB)
-    assert {path.name for path in blobs.iterdir()} == {"linked"}
-
-
-# --- what killed processes leave ---
-
-
-def test_a_log_that_grew_too_large_gives_the_room_of_its_first_part_back(machine: Settings) -> None:
-    path = machine.state / "log" / "web.log"
-    path.parent.mkdir(parents=True)
-    with path.open("ab") as log:
-        for number in range(4):
-            log.write(b"%d" % number * MIB)
-            log.flush()
-        clean(Logs(machine, max_bytes=2 * MIB))
-        log.write(b"the end")
-    assert path.stat().st_blocks * 512 <= 1.1 * MIB
-    assert path.read_bytes().rstrip(b"\0").endswith(b"3the end")
-
-
-def test_staged_images_stay_for_builds_that_go_on_and_no_others(machine: Settings, tmp_path: Path) -> None:
-    write_layout(tmp_path / "layout", {"f": "x"})
-    live, dead = BUILD, BuildName("build-other-1a2b3c4-76543210")
-    for name in (live, dead):
-        Staging(machine).put(name, tmp_path / "layout", print)
-        write_layout(tmp_path / "layout", {"f": "x"})
-    kinds = leftovers(machine, lambda name: name == live)
-    clean(*kinds)
-    assert len(list(machine.staging_folder.iterdir())) == 2, "it may be a moment between two names"
-    clean(*kinds, later_seconds=3601)
-    assert [path.name for path in machine.staging_folder.iterdir()] == [live]
-
-
-def test_half_written_files_and_broken_folders_leave_after_their_grace(machine: Settings) -> None:
-    halves = [
-        machine.catalogue_folder / ".image-x.json.new",
-        machine.cache_folder / "base" / ".key.json.new",
-        machine.builds_folder / "no-build" / "file",
-        machine.builds_folder / BUILD / "logs" / "build.log",
-    ]
-    whole = [
-        machine.catalogue_folder / "image-x.json",
-        machine.builds_folder / "build-kept-1a2b3c4-01234567" / "status.json",
-        machine.builds_folder / ".journal",
-    ]
-    for path in (*halves, *whole):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x")
-    kinds = leftovers(machine, lambda name: False)
-    clean(*kinds)
-    assert all(path.exists() for path in halves)
-    clean(*kinds, later_seconds=25 * 3600)
-    assert not any(path.exists() for path in halves)
-    assert all(path.exists() for path in whole)
-
-
-def test_configurations_and_run_roots_leave_with_their_storage(machine: Settings) -> None:
-    graphs = {key: fill(machine, key) for key in ("gone", "stays")}
-    containers = Containers(machine)
-    for graph in graphs.values():
-        containers.environment(graph)
-        containers.runroot(graph).mkdir(parents=True)
-    kinds = leftovers(machine, lambda name: False)
-    clean(*kinds)
-    before = set(containers.policy.parent.iterdir())
-    subprocess.run(["rm", "-rf", graphs["gone"]], check=True)
-    clean(*kinds, later_seconds=3601)
-    gone = before - set(containers.policy.parent.iterdir())
-    assert len(gone) == 2
-    assert not containers.runroot(graphs["gone"]).exists()
-    assert containers.runroot(graphs["stays"]).exists()
-    for graph in graphs.values():
-        subprocess.run(["rm", "-rf", containers.runroot(graph)], check=True)
 
 
 def test_a_deep_tree_and_a_mount_below_it_are_deleted(machine: Settings, tmp_path: Path) -> None:

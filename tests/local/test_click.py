@@ -31,6 +31,7 @@ def repository_with(githost: GitHost, name: str, files: dict[str, str | bytes]) 
     return f"{githost.url}/{name}"
 
 
+@pytest.mark.smoke
 def test_a_repository_with_requirements_becomes_a_server_in_which_a_cell_runs(
     visitor: Visitor, githost: GitHost
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_repository_over_the_size_limit_is_too_large(visitor: Visitor, githost
     assert (click.last["phase"], click.last["reason"]) == ("failed", "too-large"), click.log
 
 
+@pytest.mark.smoke
 def test_a_failed_build_keeps_its_log_and_can_be_tried_again(visitor: Visitor, githost: GitHost, farm: Farm) -> None:
     url = repository_with(githost, "class/broken", {"requirements.txt": "argosy-no-such-package==1.0\n"})
     click = visitor.click(git_spec(url), build_only=True)

@@ -235,7 +235,6 @@ def machine(tmp_path: Path, githost: GitHost, grype_db: Path, chance: random.Ran
     farm.stop()
 
 
-@pytest.mark.long
 def test_whatever_is_killed_whenever_nothing_is_lost_twice_or_left(
     machine: Machine, githost: GitHost, chance: random.Random
 ) -> None:

@@ -20,10 +20,10 @@ from tests.integration.hub import FakeHub
 from tests.integration.webs import Webs
 from tests.invariants import StateFolder
 from tests.local.building import Building
-from tests.local.conftest import forget
 from tests.local.disks import Disk, small_disk
 from tests.local.test_build import assert_nothing_is_left, repository
-from tests.local.test_image_steps import Build
+from tests.steps import Build
+from tests.storages import forget
 from tools.farm import free_ports
 from workflows.errors import DISK_FULL, EXIT_CODES, Reason, TransientError
 from workflows.settings import MIB, Settings, environment_of

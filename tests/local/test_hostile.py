@@ -17,10 +17,10 @@ import pytest
 
 from tests.local.building import Building, Built
 from tests.local.outside import FAR, METADATA, NEAR, PORT, SECRET, outside
-from tests.local.registries import serve_registry
 from tests.local.test_build import assert_nothing_is_left, eventually, processes, repository
 from tests.local.test_isolation import machine_addresses
 from tests.local.whole import whole
+from tests.registries import serve_registry
 from workflows.builder.isolation import Sandbox
 from workflows.builder.store import key_of
 from workflows.errors import EXIT_CODES, Reason

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.local.conftest import ROOT, forget
+from tests.local.conftest import ROOT
+from tests.storages import forget
 from workflows.settings import Settings
 from workflows.stores.containers import Containers
 

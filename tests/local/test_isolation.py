@@ -68,6 +68,7 @@ def secret() -> str:
     return f"planted-{secrets.token_hex(8)}"
 
 
+@pytest.mark.smoke
 def test_a_line_of_a_dockerfile_reaches_nothing_of_the_machine(
     building: Building, probe: Path, targets: str, secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

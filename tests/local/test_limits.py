@@ -60,7 +60,7 @@ def test_a_silent_build_is_ended_whole(building: Building) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "RUN head -c 6G /dev/zero > /var/filling",
+        pytest.param("RUN head -c 6G /dev/zero > /var/filling", marks=pytest.mark.smoke),
         "RUN head -c 6G /dev/zero > /tmp/filling",
         "RUN --mount=type=cache,target=/kept head -c 6G /dev/zero > /kept/filling",
         # It takes up nothing here, and its whole length in a layer.
@@ -95,7 +95,6 @@ def test_a_line_that_takes_all_inodes_is_ended_at_the_limit(building: Building) 
     assert "more than the 20000 files" in ended(run(building, line, max_image_files="20000"), Reason.TOO_LARGE)
 
 
-@pytest.mark.long
 def test_a_repository_of_a_hundred_thousand_files_becomes_an_image(building: Building, tmp_path: Path) -> None:
     with whole(building, tmp_path) as farm:
         commit = crowd(farm.host, "limits/crowd")

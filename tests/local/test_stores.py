@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.images import STATIC_PROGRAM, write_layout
-from tests.local.conftest import forget, serve_containers
-from workflows.errors import ConfigError, TransientError
+from tests.steps import VULNERABLE, Build
+from tests.storages import forget, keep, podman, serve_containers
+from workflows.errors import BuildError, ConfigError, TransientError
 from workflows.image import ImageName
 from workflows.settings import Settings
 from workflows.stores.containers import Containers
@@ -22,18 +21,6 @@ from workflows.stores.exporter import Exporter
 from workflows.stores.images import ImageStore, image_store
 from workflows.stores.layout import read_layout
 from workflows.stores.skopeo import Skopeo
-
-
-def podman(settings: Settings, *arguments: str, store: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | Containers(settings).environment(store)
-    return subprocess.run(["podman", *arguments], env=environment, capture_output=True, text=True, check=False)
-
-
-def keep(settings: Settings, layout: Path, name: str, *, store: Path) -> None:
-    """Put a layout's image into a storage."""
-    environment = os.environ | Containers(settings).environment(store)
-    command = ["skopeo", "copy", f"oci:{layout}:image", f"containers-storage:{name}"]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
 def test_an_image_of_the_base_storage_runs_in_the_storage_of_images(machine: Settings, tmp_path: Path) -> None:
@@ -188,3 +175,29 @@ def test_a_registry_that_asks_who_we_are_gets_our_credentials_or_refuses(
         image_store(anonymous).digest(image)
     Skopeo(known).copy(f"oci:{tmp_path}/layout:image", f"docker://{image}", print)
     assert image_store(known).digest(image) == digest
+
+
+@pytest.fixture
+def stored(machine: Settings, tmp_path: Path) -> Build:
+    """A build whose image stays on this machine."""
+    return Build(machine, tmp_path)
+
+
+def test_an_image_is_started_by_its_digest_and_no_other(stored: Build) -> None:
+    digest = stored.write(VULNERABLE)
+    stored.run("stage")
+    stored.run("push")
+    name = stored.image.rpartition(":")[0]
+    assert podman(stored.ours, "image", "inspect", f"{name}@{digest}").returncode == 0
+    assert podman(stored.ours, "image", "inspect", f"{name}@sha256:{'0' * 64}").returncode != 0
+
+
+def test_layers_that_are_not_what_the_manifest_says_are_not_pushed(stored: Build) -> None:
+    stored.write(VULNERABLE)
+    blobs = stored.settings.workspace / "layout" / "blobs" / "sha256"
+    largest = max(blobs.iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes().replace(b"2.19.0", b"2.99.0"))
+    stored.run("stage")
+    with pytest.raises(BuildError):
+        stored.run("push")
+    assert image_store(stored.ours).digest(stored.image) is None

@@ -22,8 +22,8 @@ from tests.githost import GitHost
 from tests.integration.client import Client
 from tests.integration.farm import eventually
 from tests.local.farm import Farm
-from tests.local.registries import SECRET_HASH, Fault, Faulty, blob_uploads, guard, serve_registry
 from tests.local.test_click import NOTEBOOK
+from tests.registries import SECRET_HASH, Fault, Faulty, blob_uploads, guard, serve_registry
 from tests.visitor import Click, Visitor, git_spec, run_cell
 from web.launching.hub import HubClient
 from workflows.build import BuildStatus
@@ -34,8 +34,6 @@ from workflows.registry.referrers import Referrers
 from workflows.registry.store import RegistryStore
 from workflows.settings import Settings
 from workflows.stores.catalogue import FolderCatalogue
-
-pytestmark = pytest.mark.long
 
 IGNORED = """
 [[ignore]]
@@ -203,6 +201,7 @@ def test_a_server_is_started_of_layers_in_gzip_too(target: Target, githost: GitH
 # --- enforced rules ---
 
 
+@pytest.mark.smoke
 def test_what_the_rules_refuse_is_never_launchable_and_its_findings_are_shown(target: Target, githost: GitHost) -> None:
     githost.create("class/vulnerable", VULNERABLE)
     click = target.visitor.click(git_spec(f"{githost.url}/class/vulnerable"))

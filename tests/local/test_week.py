@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import write_layout
-from tests.local.test_cleaning import fill
-from tests.local.test_stores import podman
+from tests.storages import fill, podman
 from web.cleaning.retention import ArchiveFiles, LedgerRows
 from web.ledger import FindingRecord, LaunchRecord, Ledger
 from web.recording import archive
@@ -222,7 +221,6 @@ def week(machine: Settings, tmp_path: Path) -> Iterator[Week]:
     week.ledger.close()
 
 
-@pytest.mark.long
 def test_a_week_of_builds_stays_under_every_limit(week: Week, waiting: bytes) -> None:
     chance = random.Random(7)
     used = week.build(0, program=waiting)

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.images import DEBIAN, write_layout
-from tests.local.conftest import ROOT
-from tests.local.test_image_steps import BUILD, VULNERABLE, Build, last_line
+from tests.images import DEBIAN
+from tests.steps import VULNERABLE, Build, last_line
 from workflows.errors import ConfigError, InternalError, PolicyError
 from workflows.scan.database import hold
 from workflows.scan.scanner import Scanner
@@ -25,11 +24,13 @@ from workflows.settings import Settings
 from workflows.stores.catalogue import FolderCatalogue
 from workflows.stores.images import image_store
 
+HERE = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture
-def build(machine: Settings, tmp_path: Path, grype_db: Path) -> Build:
+def build(to_registry: Settings, tmp_path: Path, grype_db: Path) -> Build:
     """A staged image with one vulnerable package, under enforced rules."""
-    build = Build(machine.model_copy(update={"grype_db": grype_db, "scan_policy": "enforce"}), tmp_path)
+    build = Build(to_registry.model_copy(update={"grype_db": grype_db, "scan_policy": "enforce"}), tmp_path)
     build.write(VULNERABLE)
     build.run("stage")
     return build
@@ -98,19 +99,19 @@ def test_what_the_rules_let_pass_is_pushed_and_published(build: Build) -> None:
 def test_only_what_was_scanned_is_pushed(build: Build) -> None:
     scan(build, scan_severity="critical")
     # Somebody who may write to the staging place puts another image there, after the scan.
-    write_layout(build.ours.staging_folder / BUILD, DEBIAN | {"evil": "x"})
+    shutil.rmtree(build.settings.workspace / "layout", ignore_errors=True)
+    build.write(DEBIAN | {"evil": "x"})
+    build.run("stage")
     with pytest.raises(InternalError):
         build.run("push")
     assert image_store(build.ours).digest(build.image) is None
 
 
-def test_what_nobody_can_mend_refuses_only_where_that_is_asked_for(
-    build: Build, tmp_path: Path, machine: Settings
-) -> None:
+def test_what_nobody_can_mend_refuses_only_where_that_is_asked_for(build: Build, tmp_path: Path) -> None:
     advisory = {"id": "CVE-2099-1", "severity": "critical", "ecosystem": "pypi", "package": "requests", "affected": ""}
     (tmp_path / "advisories.json").write_text(json.dumps([advisory]))
     database = tmp_path / "unfixed"
-    subprocess.run([ROOT / "tests" / "vulndb" / "make", database, tmp_path / "advisories.json"], check=True)
+    subprocess.run([HERE / "vulndb" / "make", database, tmp_path / "advisories.json"], check=True)
     assert scan(build, grype_db=database).outcome is Outcome.FINDINGS
     with pytest.raises(PolicyError):
         scan(build, grype_db=database, scan_only_fixable=False)
@@ -189,12 +190,12 @@ def changing(tmp_path: Path, grype_db: Path) -> Path:
 
 
 def test_a_database_that_is_updated_while_scans_run_does_no_harm(
-    machine: Settings, tmp_path: Path, changing: Path
+    settings: Settings, tmp_path: Path, changing: Path
 ) -> None:
     sbom = tmp_path / "sbom.cdx.json"
     part = {"type": "library", "name": "requests", "version": "2.19.0", "purl": "pkg:pypi/requests@2.19.0"}
     sbom.write_text(json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.5", "components": [part]}))
-    settings = machine.model_copy(update={"grype_db": changing})
+    settings = settings.model_copy(update={"grype_db": changing})
 
     def verdict(number: int) -> Outcome:
         return Scanner(settings, tmp_path / f"scan-{number}").verdict("sha256:0", sbom).outcome

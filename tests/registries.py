@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import socket
 import ssl
@@ -19,6 +21,7 @@ from typing import Self
 import requests
 
 from tools.farm import free_ports
+from workflows.settings import Settings
 
 SECRET_HASH = "$2b$04$8PZlQecyYC8t1NRZ4yBSru8dw8wwJfvSje3jfgo8ioU4OPiTrVWmm"
 """Of the password ``secret``: bcrypt, the only kind that the registry takes."""
@@ -55,6 +58,14 @@ def guard(folder: Path) -> str:
     """The part of a registry's configuration that lets in ``argosy`` with the password ``secret`` alone."""
     (folder / "htpasswd").write_text(f"argosy:{SECRET_HASH}\n")
     return f"auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}\n"
+
+
+def at(settings: Settings, place: str, folder: Path, **changes: object) -> Settings:
+    """Settings of a farm whose images live in the registry of that host and port, as the user ``argosy``."""
+    auth = {"auths": {place: {"auth": base64.b64encode(b"argosy:secret").decode()}}}
+    (folder / "auth.json").write_text(json.dumps(auth))
+    given = {"image_store": "registry", "image_prefix": f"{place}/argosy/", "registry_auth_file": folder / "auth.json"}
+    return settings.model_copy(update=given | changes)
 
 
 def make_certificate(folder: Path) -> None:

@@ -1,19 +1,16 @@
-"""From stage to scan by the steps' own run(): with skopeo, podman, a registry, Syft and Grype."""
+"""From stage to scan by the steps' own run(): with skopeo, a registry or a storage, Syft and Grype."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.images import DEBIAN, python_package, write_layout
-from tests.local.test_stores import podman
+from tests.images import DEBIAN, python_package
+from tests.steps import BUILD, VULNERABLE, Build, last_line
 from workflows.errors import ArgosyError, BuildError, ConfigError, InternalError, TransientError
-from workflows.image import BuildName, ImageName
 from workflows.scan.findings import Severity
 from workflows.scan.verdict import Outcome, Verdict, parse_verdict
 from workflows.settings import Settings
@@ -21,57 +18,22 @@ from workflows.stores.catalogue import FolderCatalogue
 from workflows.stores.images import image_store
 from workflows.stores.staging import Staging
 
-BUILD = BuildName("build-demo-1a2b3c4-01234567")
-VULNERABLE = DEBIAN | python_package("requests", "2.19.0")
 
-
-class Build:
-    """One build's two workspaces and the steps after ``build``."""
-
-    def __init__(self, settings: Settings, folder: Path) -> None:
-        self.image = ImageName(f"{settings.image_prefix}demo-abc123:1a2b3c4")
-        self.settings = settings.model_copy(update={"workspace": folder / "strangers"})
-        self.ours = settings.model_copy(update={"workspace": folder / "ours"})
-        for each in (self.settings, self.ours):
-            each.workspace.mkdir()
-
-    def write(self, files: dict[str, str]) -> str:
-        return write_layout(self.settings.workspace / "layout", files, name="localhost/a-strangers/name:1")
-
-    def run(self, step: str, settings: Settings | None = None, **changes: str) -> None:
-        module = importlib.import_module(f"workflows.steps.{step}")
-        parser = argparse.ArgumentParser()
-        module.arguments(parser)
-        given = {
-            "build": BUILD,
-            "image": self.image,
-            "provider": "git",
-            "spec": "x/main",
-            "commit": "1a2b3c4",
-            "repo-url": "https://example.org/x",
-        } | changes
-        wanted = [option.removeprefix("--") for option in parser._option_string_actions]
-        options = parser.parse_args([f"--{name}={given[name]}" for name in wanted if name in given])
-        module.run(options, settings or (self.settings if step == "stage" else self.ours))
-
-
-@pytest.fixture(params=["storage", "registry"])
-def build(request: pytest.FixtureRequest, machine: Settings, tmp_path: Path, grype_db: Path) -> Build:
-    changes: dict[str, object] = {"grype_db": grype_db}
-    if request.param == "registry":
-        prefix = f"{request.getfixturevalue('registry')}/argosy/"
-        changes |= {"image_store": "registry", "registry_insecure": True, "image_prefix": prefix}
-    return Build(machine.model_copy(update=changes), tmp_path)
+@pytest.fixture(params=["registry", pytest.param("storage", marks=pytest.mark.deep)])
+def build(request: pytest.FixtureRequest, tmp_path: Path, grype_db: Path) -> Build:
+    """A build whose image goes to a registry or into this machine's storage."""
+    return Build(request.getfixturevalue(f"to_{request.param}").model_copy(update={"grype_db": grype_db}), tmp_path)
 
 
 @pytest.fixture
-def here(machine: Settings, tmp_path: Path, grype_db: Path) -> Build:
-    """A build whose image stays on this machine."""
-    return Build(machine.model_copy(update={"grype_db": grype_db}), tmp_path)
+def to_storage(machine: Settings) -> Settings:
+    return machine
 
 
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    return capsys.readouterr().out.splitlines()[-1]
+@pytest.fixture
+def here(to_registry: Settings, tmp_path: Path, grype_db: Path) -> Build:
+    """A build for whose test it does not matter where its image goes."""
+    return Build(to_registry.model_copy(update={"grype_db": grype_db}), tmp_path)
 
 
 def scan(build: Build, capsys: pytest.CaptureFixture[str], **changes: object) -> Verdict:
@@ -166,35 +128,14 @@ def test_steps_that_are_run_again_end_the_same(build: Build, capsys: pytest.Capt
     assert left == {"pushed.json", "sbom.cdx.json", "findings.json"}
 
 
-def test_an_image_is_started_by_its_digest_and_no_other(here: Build) -> None:
-    digest = here.write(VULNERABLE)
-    here.run("stage")
-    here.run("push")
-    name = here.image.rpartition(":")[0]
-    assert podman(here.ours, "image", "inspect", f"{name}@{digest}").returncode == 0
-    assert podman(here.ours, "image", "inspect", f"{name}@sha256:{'0' * 64}").returncode != 0
-
-
-def test_layers_that_are_not_what_the_manifest_says_are_not_pushed(here: Build) -> None:
-    here.write(VULNERABLE)
-    blobs = here.settings.workspace / "layout" / "blobs" / "sha256"
-    largest = max(blobs.iterdir(), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes().replace(b"2.19.0", b"2.99.0"))
-    here.run("stage")
-    with pytest.raises(BuildError):
-        here.run("push")
-    assert image_store(here.ours).digest(here.image) is None
-
-
 def test_nothing_is_pushed_where_nothing_was_staged(build: Build) -> None:
     for step in ("push", "scan"):
         with pytest.raises(BuildError):
             build.run(step)
 
 
-def test_a_registry_that_is_away_is_worth_another_try(machine: Settings, tmp_path: Path) -> None:
-    changes = {"image_store": "registry", "registry_insecure": True, "image_prefix": "127.0.0.1:1/argosy/"}
-    build = Build(machine.model_copy(update=changes), tmp_path)
+def test_a_registry_that_is_away_is_worth_another_try(to_registry: Settings, tmp_path: Path) -> None:
+    build = Build(to_registry.model_copy(update={"image_prefix": "127.0.0.1:1/argosy/"}), tmp_path)
     build.write(VULNERABLE)
     for step in ("stage", "push"):
         with pytest.raises(TransientError):
