@@ -17,25 +17,49 @@ images: install ## Build the images of a cluster; with ARGOSY_IMAGE_REGISTRY, pu
 	@tools/images
 
 ##@ Check
+# What fails is run once more, alone; `tools/suite.py` says when that counts as green.
+SUITE := $(PYTHON) tools/suite.py
+# Both cores, and while one test waits another one works.
+WORKERS := -n 3 --dist worksteal
+DEEP_FARM := $(foreach name,cleaning click crash hub reconnect target week,tests/local/test_$(name).py)
+DEEP_STEPS := $(filter-out $(DEEP_FARM),$(wildcard tests/local/test_*.py))
+
 .PHONY: test
-test: install ## Pass the tests that need no cluster: unit, integration, chart, local
-	@$(PYTHON) -m pytest -m "not long" tests/unit tests/integration tests/chart tests/local --cov --cov-report=term:skip-covered
+test: install ## Pass unit, integration and chart, and one way through each kind with real containers
+	@$(SUITE) $(WORKERS) -m "not deep" --cov --cov-report= --cov-fail-under=0 tests/unit tests/integration -- \
+	  $(WORKERS) tests/chart -- -m smoke tests/local
+	@$(BIN)/coverage report
 
 .PHONY: test-fast
 test-fast: python ## Pass the tests that need no container: unit, integration
-	@$(PYTHON) -m pytest tests/unit tests/integration
+	@$(SUITE) $(WORKERS) -m "not deep" tests/unit tests/integration
 
-.PHONY: test-long
-test-long: install ## Pass the tests that take minutes each: a week of builds
-	@$(PYTHON) -m pytest -m long tests/local
+.PHONY: test-deep
+test-deep: test-deep-steps test-deep-farm ## Pass everything that one machine can show beyond `make test`, an hour or less
+
+.PHONY: test-deep-steps
+test-deep-steps: install ## Pass half of that: each step with real tools, faults, limits, isolation
+	@$(SUITE) --cov --cov-report=term:skip-covered --cov-fail-under=0 $(DEEP_STEPS)
+
+.PHONY: test-deep-farm
+test-deep-farm: install ## Pass the other half: whole farms, crashes, cleaning, a week of builds
+	@$(SUITE) -m deep tests/integration -- --cov --cov-report=term:skip-covered --cov-fail-under=0 $(DEEP_FARM)
 
 .PHONY: test-chart
 test-chart: chart-tools ## Pass the tests of the Helm chart, which need Helm alone
-	@$(PYTHON) -m pytest tests/chart
+	@$(SUITE) $(WORKERS) tests/chart
 
 .PHONY: test-cluster
 test-cluster: cluster-tools ## Pass the tests that need a Kubernetes with Argo: KUBECONFIG and ARGOSY_TEST_REGISTRY say where
-	@$(PYTHON) -m pytest tests/cluster
+	@$(SUITE) tests/cluster
+
+.PHONY: test-cluster-smoke
+test-cluster-smoke: cluster-tools ## Pass four of them: install by chart, click to server, stop, one hostile build
+	@$(SUITE) -m smoke tests/cluster
+
+.PHONY: affected
+affected: python ## Print the suites that the change since BASE has to pass
+	@$(PYTHON) tools/affected.py $(BASE)
 
 .PHONY: lint
 lint: python ## Check format, style, types, arrows between rooms, and that generated files are fresh
@@ -65,7 +89,7 @@ format: python ## Format the code and mend what ruff can mend
 	@$(BIN)/ruff format .
 
 .PHONY: docs
-docs: python ## Write the tables of settings and of the chart's values anew
+docs: python ## Write the tables of settings, of the chart's values and of suites anew
 	@$(PYTHON) tools/docs.py
 
 .PHONY: render
@@ -98,4 +122,4 @@ chart-tools: ## Install what is missing for the tests of the chart: Python's pac
 help:
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

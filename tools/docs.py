@@ -1,7 +1,7 @@
-"""Writes what is generated into the READMEs: the table of settings, and the table of the chart's values.
+"""Writes what is generated into documents: the tables of settings, of the chart's values, and of what suites to run.
 
-With ``--check`` it only says what is stale. The tables are made of the fields of `workflows.settings.Settings` and of
-the comments in the chart's ``values.yaml``: what is not described there is not described anywhere.
+With ``--check`` it only says what is stale. The tables are made of the fields of `workflows.settings.Settings`, of the
+comments in the chart's ``values.yaml`` and of `tools.affected.ROOMS`: what is not described there is described nowhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from tools import values
+from tools import affected, values
 from workflows.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -73,12 +73,13 @@ def settings_table() -> str:
 TABLES = (
     Generated(document=ROOT / "README.md", name="settings", table=settings_table),
     Generated(document=ROOT / "charts" / "argosy" / "README.md", name="values", table=values.table),
+    Generated(document=ROOT / "CONTRIBUTING.md", name="suites", table=affected.table),
 )
 
 
 def main() -> int:
     """Writes or checks; the exit code is 1 where a check finds a table stale."""
-    parser = argparse.ArgumentParser(description="Write what is generated into the READMEs.")
+    parser = argparse.ArgumentParser(description="Write what is generated into documents.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a table is stale")
     options = parser.parse_args()
     stale = [each for each in TABLES if each.is_stale()]
