@@ -158,26 +158,28 @@ from workflows import providers
 from workflows.errors import TransientError
 from workflows.settings import load
 
-git = providers.create(load(), spawner())["git"]
+settings = load()
+git = providers.create(settings, spawner())["git"]
+hasty = providers.create(settings.model_copy(update={{"resolve_timeout_seconds": 1}}), spawner())["git"]
 ticks = []
 def tick():
     while True:
         ticks.append(time.monotonic()); gevent.sleep(0.01)
 clock = gevent.spawn(tick)
-def slow():
+def slow(git):
     try:
         git.resolve({spec_of(silent_host, "main")!r})
     except TransientError as error:
         return str(error)
-jobs = [gevent.spawn(slow)] + [gevent.spawn(git.resolve, {spec_of(githost, "main")!r}) for _ in range(50)]
+jobs = [gevent.spawn(slow, hasty)] + [gevent.spawn(git.resolve, {spec_of(githost, "main")!r}) for _ in range(50)]
 gevent.joinall(jobs)
 assert "did not answer" in jobs[0].value, jobs[0].value
 assert {{job.value.commit for job in jobs[1:]}} == {{{commit!r}}}
 assert len(ticks) > 20, ticks
-killed = gevent.spawn(slow); gevent.sleep(0.6); killed.kill()
+killed = gevent.spawn(slow, git); gevent.sleep(0.6); killed.kill()
 print("well")
 """
-    environment = os.environ | environment_of(Settings(resolve_timeout_seconds=8))
+    environment = os.environ | environment_of(Settings(resolve_timeout_seconds=50))
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "well\n", done.stderr

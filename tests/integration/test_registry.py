@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.clock import PlayedClock
 from tests.images import DEBIAN, python_package
 from tests.registries import Fault, Faulty, at, guard, serve_registry
 from tests.steps import VULNERABLE, Build
@@ -21,6 +23,7 @@ from workflows.registry.referrers import Referrers
 from workflows.registry.store import RegistryStore
 from workflows.settings import Settings
 from workflows.stores.images import image_store
+from workflows.stores.skopeo import Skopeo
 
 
 @pytest.fixture
@@ -185,10 +188,19 @@ def test_a_busy_registry_is_not_sent_to_at_all(build: Build, faulty: Faulty) -> 
 
 def test_a_registry_that_falls_silent_while_it_is_sent_to_is_given_up(build: Build, faulty: Faulty) -> None:
     build.write(DEBIAN | python_package("requests", "2.32.1"))
-    faulty.rule = always(Fault(hang=True), r"P(UT|ATCH) /v2/argosy/staging/")
+    is_silent = threading.Event()
+
+    def rule(method: str, path: str) -> Fault | None:
+        if not re.search(r"P(UT|ATCH) /v2/argosy/staging/", f"{method} {path}"):
+            return None
+        is_silent.set()
+        return Fault(hang=True)
+
+    faulty.rule = rule
+    skopeo = Skopeo(patient(build.settings), PlayedClock(begins=is_silent))
     with pytest.raises(TransientError) as raised:
-        build.run("stage", build.settings.model_copy(update={"registry_timeout_seconds": 3}))
-    assert raised.value.detail == "skopeo moved nothing for 30 s"
+        skopeo.copy(f"oci:{build.settings.workspace}/layout", f"docker://{faulty.place}/argosy/staging/x:image", print)
+    assert raised.value.detail == "skopeo moved nothing for 200 s"
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.clock import PlayedClock
 from tests.fakehub import FAILED, FakeHub
 from web.launching.hub import Progress, ServerState
 from web.launching.launch import Launcher, Visitor
@@ -41,10 +42,19 @@ def hub():
 
 
 @pytest.fixture
-def make(hub, tmp_path):
+def clock():
+    made = PlayedClock()
+    yield made
+    # Nobody who left is waited for any longer.
+    made.advance(10**6)
+    waits_no_more("leave")
+
+
+@pytest.fixture
+def make(hub, clock, tmp_path):
     def launcher(leave_seconds=60, **settings):
-        given = {"launch_retry_seconds": 0, "hub_url": "http://hub.example/"} | settings
-        return Launcher(hub, Settings(state=tmp_path, **given), leave_seconds=leave_seconds)
+        given = {"hub_url": "http://hub.example/"} | settings
+        return Launcher(hub, Settings(state=tmp_path, **given), leave_seconds=leave_seconds, clock=clock)
 
     return launcher
 
@@ -63,6 +73,14 @@ def eventually(found):
     while not found():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(0.01)
+
+
+def waits_no_more(name):
+    """Whatever thread of that name waited by the clock has seen what the time is."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_a_launch_says_what_binderhub_says(make, hub):
@@ -145,11 +163,13 @@ def test_a_start_that_fails_and_a_stream_that_ends_have_binderhubs_words(make, h
     assert re.fullmatch(rf"Image {IMAGE} for user owner-repo-[a-z0-9]{{8}} failed to launch\n", events[-1]["message"])
 
 
-def test_a_hub_that_asks_for_patience_gets_it_and_no_attempt_is_lost(make, hub):
-    hub.starts = [RateLimitError("Too many", retry_after_seconds=0.01)] * 3
+def test_a_hub_that_asks_for_patience_gets_it_and_no_attempt_is_lost(make, hub, clock):
+    hub.starts = [RateLimitError("Too many", retry_after_seconds=30)] * 3
+    begun = clock.monotonic()
     events = list(launch(make(launch_attempts=1)))
     assert events[-1]["phase"] == "ready"
-    assert messages(events).count("The Hub is busy; it is asked again in 0 seconds.") == 3
+    assert messages(events).count("The Hub is busy; it is asked again in 30 seconds.") == 3
+    assert clock.monotonic() - begun == 90
 
 
 def test_a_full_hub_is_told_in_binderhubs_words(make, hub):
@@ -192,26 +212,28 @@ def test_whoever_waits_at_the_gate_for_too_long_is_told(make, hub):
     first.close()
 
 
-def test_a_visitor_who_left_before_ready_leaves_nothing(make, hub):
+def test_a_visitor_who_left_before_ready_leaves_nothing(make, hub, clock):
     hub.stopping = 2
-    events = launch(make(leave_seconds=0.05))
+    events = launch(make(leave_seconds=60))
     assert [next(events)["phase"] for _ in range(3)]
     assert hub.users
     events.close()
+    clock.advance(60)
     eventually(lambda: hub.removed)
     assert not hub.users
 
 
-def test_a_visitor_who_comes_back_gets_the_same_server(make, hub):
+def test_a_visitor_who_comes_back_gets_the_same_server(make, hub, clock):
     hub.door.clear()
-    launcher = make(leave_seconds=2)
+    launcher = make(leave_seconds=60)
     events = launch(launcher)
     assert [next(events)["phase"] for _ in range(3)]
     events.close()
     hub.door.set()
     again = list(launch(launcher))
     assert again[-1]["phase"] == "ready"
-    time.sleep(2.5)
+    clock.advance(600)
+    waits_no_more("leave")
     assert hub.started == 1
     assert not hub.removed
 
@@ -244,7 +266,7 @@ def test_a_failed_attempts_user_that_a_killed_process_could_not_remove_goes_when
     hub.starts, dead = [FAILED], threading.Event()
     with monkeypatch.context() as killed:
         killed.setattr(Launcher, "_remove", lambda self, name: dead.wait(20))
-        events = launch(make(leave_seconds=0.05))
+        events = launch(make())
     for event in events:
         if "retrying" in event["message"]:
             break
@@ -259,13 +281,14 @@ def test_a_failed_attempts_user_that_a_killed_process_could_not_remove_goes_when
     events.close()
 
 
-def test_one_of_two_streams_of_a_visitor_may_end(make, hub):
+def test_one_of_two_streams_of_a_visitor_may_end(make, hub, clock):
     hub.door.clear()
-    launcher = make(leave_seconds=0.05)
+    launcher = make(leave_seconds=60)
     first, second = launch(launcher), launch(launcher)
     assert [(next(first)["phase"], next(second)["phase"]) for _ in range(3)]
     first.close()
-    time.sleep(0.2)
+    clock.advance(600)
+    waits_no_more("leave")
     assert not hub.removed
     hub.door.set()
     assert list(second)[-1]["phase"] == "ready"

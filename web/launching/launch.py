@@ -18,6 +18,7 @@ from web.launching.gate import Gate, Ticket
 from web.launching.hub import Hub, ServerState
 from web.launching.identity import Identity
 from web.launching.presence import Presence
+from workflows.clock import SYSTEM, Clock
 from workflows.errors import ArgosyError, RateLimitError, Reason, StepTimeoutError, TransientError
 from workflows.events import Event, Phase, event
 from workflows.image import ImageDigest, ImageName, pinned
@@ -81,14 +82,16 @@ class Launcher:
         settings: The farm's.
         leave_seconds: After which the server of a visitor who left before it was ready is removed; a client whose
             stream broke comes back within this time.
+        clock: Of pauses and time-outs.
     """
 
-    def __init__(self, hub: Hub, settings: Settings, *, leave_seconds: float = 60) -> None:
+    def __init__(self, hub: Hub, settings: Settings, *, leave_seconds: float = 60, clock: Clock = SYSTEM) -> None:
         self._hub = hub
+        self._clock = clock
         self._settings = settings
         self._identity = Identity(settings.secrets_folder / "launch-key")
         self._gate = Gate(settings.parallel_launches)
-        self._presence = Presence(settings.launches_folder, leave_seconds, self._remove)
+        self._presence = Presence(settings.launches_folder, leave_seconds, self._remove, clock)
         self._presence.take_over()
 
     def launch(
@@ -134,6 +137,7 @@ class Launcher:
         Raises:
             StepTimeoutError: For longer than one launch may take.
         """
+        # The gate waits for a condition, and so by the machine's clock.
         deadline = time.monotonic() + self._settings.launch_timeout_seconds
         place: int | None = None
         while place := self._gate.wait(ticket, place, deadline - time.monotonic()):
@@ -168,7 +172,7 @@ class Launcher:
                     yield event(Phase.LAUNCHING, retry, reason=error.reason.value)
                 else:
                     break
-                time.sleep(self._settings.launch_retry_seconds * 2 ** (attempt - 1))
+                self._clock.sleep(self._settings.launch_retry_seconds * 2 ** (attempt - 1))
                 attempt += 1
             is_over = True
         finally:
@@ -180,7 +184,7 @@ class Launcher:
         Raises:
             ArgosyError: It failed; the message is BinderHub's.
         """
-        deadline = time.monotonic() + self._settings.launch_timeout_seconds
+        deadline = self._clock.monotonic() + self._settings.launch_timeout_seconds
         try:
             is_new = self._hub.create_user(name)
         except TransientError as error:
@@ -208,12 +212,12 @@ class Launcher:
                 self._hub.start_server(name, wish.options)
             except RateLimitError as error:
                 wait = error.retry_after_seconds
-                if wait is None or time.monotonic() + wait > deadline:
+                if wait is None or self._clock.monotonic() + wait > deadline:
                     raise RateLimitError(_TOO_MANY, detail=error.detail) from error
                 wait = min(wait, _MAX_RETRY_AFTER_SECONDS)
                 self._gate.close_for(wait)
                 yield event(Phase.LAUNCHING, f"The Hub is busy; it is asked again in {wait:.0f} seconds.")
-                time.sleep(wait)
+                self._clock.sleep(wait)
             except TransientError as error:
                 raise TransientError(f"Failed to launch image {wish.image}", detail=error.detail) from error
             else:
@@ -230,7 +234,7 @@ class Launcher:
         state = ServerState.STARTING
         while state is ServerState.STARTING:
             try:
-                for each in self._hub.progress(name, deadline - time.monotonic()):
+                for each in self._hub.progress(name, deadline - self._clock.monotonic()):
                     if each.is_failed:
                         raise TransientError(each.message)
                     yield event(Phase.LAUNCHING, each.message)
@@ -259,7 +263,7 @@ class Launcher:
 
     def _remove(self, name: str) -> None:
         # The Hub takes a second or more to interrupt a start.
-        deadline = time.monotonic() + _REMOVE_SECONDS
+        deadline = self._clock.monotonic() + _REMOVE_SECONDS
         pause = 0.5
         while True:
             try:
@@ -269,10 +273,10 @@ class Launcher:
                 detail = "its server is still stopping"
             except ArgosyError as error:
                 detail = f"{error} {error.detail}"
-            if time.monotonic() > deadline:
+            if self._clock.monotonic() > deadline:
                 _logger.error("user %s is left to the idle culler: %s", name, detail)
                 return
-            time.sleep(pause)
+            self._clock.sleep(pause)
             pause = min(2 * pause, 5)
 
 

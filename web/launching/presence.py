@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workflows.clock import Clock
 from workflows.errors import TransientError
 from workflows.stores.files import write_whole
 
@@ -31,7 +32,7 @@ class _Follow:
         users: That were made for it, one for each attempt, but for those that are known to be gone.
         arrived: Those of them whose server is handed over.
         going: Those of them that are being removed.
-        timer: Runs when all have left.
+        returned: Where all have left, what ends the wait for one of them; None where one is there.
     """
 
     streams: int = 0
@@ -40,7 +41,7 @@ class _Follow:
     users: list[str] = field(default_factory=list)
     arrived: set[str] = field(default_factory=set)
     going: set[str] = field(default_factory=set)
-    timer: threading.Timer | None = None
+    returned: threading.Event | None = None
 
     @property
     def unclaimed(self) -> list[str]:
@@ -55,12 +56,14 @@ class Presence:
         folder: Of the launches in flight; one process at a time may have it.
         leave_seconds: From the last stream's end until what it left is removed.
         remove: Is given each user that a failed attempt or an abandoned launch made; runs in a thread of its own.
+        clock: By which somebody who left is waited for.
     """
 
-    def __init__(self, folder: Path, leave_seconds: float, remove: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, leave_seconds: float, remove: Callable[[str], None], clock: Clock) -> None:
         self._journal = _Journal(folder)
         self._leave_seconds = leave_seconds
         self._remove = remove
+        self._clock = clock
         self._lock = threading.Lock()
         self._follows: dict[str, _Follow] = {}
 
@@ -85,9 +88,9 @@ class Presence:
             follow = self._follows.setdefault(nonce, _Follow())
             follow.streams += 1
             follow.attempt = max(follow.attempt, attempt)
-            if follow.timer:
-                follow.timer.cancel()
-                follow.timer = None
+            if follow.returned:
+                follow.returned.set()
+                follow.returned = None
             return follow.attempt
 
     def begin(self, nonce: str, attempt: int, user: str) -> None:
@@ -155,18 +158,20 @@ class Presence:
             self._journal.note(nonce, follow)
         else:
             self._journal.remove(nonce)
-        if not (follow.streams or follow.users or follow.timer):
+        if not (follow.streams or follow.users or follow.returned):
             del self._follows[nonce]
 
     def _wait(self, nonce: str, follow: _Follow) -> None:
-        follow.timer = threading.Timer(self._leave_seconds, self._give_up, (nonce,))
-        follow.timer.daemon = True
-        follow.timer.start()
+        follow.returned = threading.Event()
+        waiting = threading.Thread(target=self._await, args=(nonce, follow, follow.returned), name="leave", daemon=True)
+        waiting.start()
 
-    def _give_up(self, nonce: str) -> None:
+    def _await(self, nonce: str, follow: _Follow, returned: threading.Event) -> None:
+        """Wait for a visitor who left, and remove what one who does not come back has left."""
+        if self._clock.wait(returned, self._leave_seconds):
+            return
         with self._lock:
-            follow = self._follows.get(nonce)
-            if follow is None or follow.streams or follow.timer is None:
+            if follow.returned is not returned:
                 return  # the visitor came back in the last moment
             del self._follows[nonce]
         for user in follow.users:

@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from workflows.clock import SYSTEM, Clock
 from workflows.errors import (
     DISK_FULL,
     ArgosyError,
@@ -53,11 +53,17 @@ _MURMUR_BYTES = 1024
 
 
 class Skopeo:
-    """Copies images."""
+    """Copies images.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: The farm's.
+        clock: By which a copy stands still.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock = SYSTEM) -> None:
         self._settings = settings
         self._containers = Containers(settings)
+        self._clock = clock
 
     def copy(self, source: str, destination: str, report: Callable[[str], None]) -> None:
         """Copy one image so that its manifest, and so its digest, stays what it is.
@@ -126,7 +132,8 @@ class Skopeo:
 
         is_remote = any("docker://" in argument for argument in arguments)
         patience = _STALLED * self._settings.registry_timeout_seconds if is_remote else float("inf")
-        code = _run(command, os.environ | self._containers.environment(store), keep, patience)
+        environment = os.environ | self._containers.environment(store)
+        code = _run(command, environment, keep, patience, self._clock)
         if code != 0:
             # What a layout on this disk holds is the build's; what a registry holds has passed its own check.
             from_layout = any(argument.startswith("oci:") for argument in arguments[:-1])
@@ -144,7 +151,11 @@ class Skopeo:
 
 
 def _run(
-    command: list[str], environment: dict[str, str], report: Callable[[str], None], patience_seconds: float
+    command: list[str],
+    environment: dict[str, str],
+    report: Callable[[str], None],
+    patience_seconds: float,
+    clock: Clock,
 ) -> int:
     stalled = threading.Event()
     try:
@@ -158,7 +169,7 @@ def _run(
             errors="replace",
         ) as process:
             if patience_seconds != float("inf"):
-                threading.Thread(target=_watch, args=(process, patience_seconds, stalled), daemon=True).start()
+                threading.Thread(target=_watch, args=(process, patience_seconds, stalled, clock), daemon=True).start()
             for line in process.stdout or ():
                 report(_readable(line.rstrip("\n")))
     except FileNotFoundError as error:
@@ -177,7 +188,7 @@ def _readable(line: str) -> str:
         return line
 
 
-def _watch(process: subprocess.Popen[str], patience_seconds: float, stalled: threading.Event) -> None:
+def _watch(process: subprocess.Popen[str], patience_seconds: float, stalled: threading.Event, clock: Clock) -> None:
     """End a process that neither reads nor writes: skopeo itself waits for a registry without end."""
     counted, deadline = -_MURMUR_BYTES, 0.0
     while process.poll() is None:
@@ -187,11 +198,11 @@ def _watch(process: subprocess.Popen[str], patience_seconds: float, stalled: thr
             # It has just ended.
             return
         if now - counted >= _MURMUR_BYTES:
-            counted, deadline = now, time.monotonic() + patience_seconds
-        elif time.monotonic() > deadline:
+            counted, deadline = now, clock.monotonic() + patience_seconds
+        elif clock.monotonic() > deadline:
             stalled.set()
             process.kill()
-        time.sleep(min(_LOOK_SECONDS, patience_seconds / 4))
+        clock.sleep(min(_LOOK_SECONDS, patience_seconds / 4))
 
 
 def _moved_bytes(pid: int) -> int:
