@@ -17,6 +17,7 @@ from web.feed.feed import Feed
 from web.feed.ring import START, Position, Ring
 from web.recording.archive import FsspecArchive
 from workflows.errors import Reason, TransientError
+from workflows.events import KEEPALIVE
 from workflows.image import BuildName, CommitSHA
 from workflows.stores.catalogue import FolderCatalogue
 
@@ -67,7 +68,8 @@ def test_an_image_is_known_to_be_there_before_the_engine_says_so(farm: Farm) -> 
     farm.engine.end(name)
 
 
-def test_a_reader_that_is_late_keeps_no_line_from_a_follower_of_a_published_build(farm: Farm) -> None:
+def test_a_reader_that_is_late_keeps_no_line_from_a_follower_of_a_published_build(tmp_path: Path) -> None:
+    farm = Farm(tmp_path, keep_alive_seconds=0.5)
     stream = Stream(farm, BUILD_ONLY)
     name = farm.build().name
     farm.engine.admit(name)
@@ -77,13 +79,15 @@ def test_a_reader_that_is_late_keeps_no_line_from_a_follower_of_a_published_buil
     farm.engine.say(name, "build", "late")
     farm.engine.say(name, "push", "latest")
     farm.publish(name)
-    # However long it is silent meanwhile: a feed that took a silence for the end would end here.
-    time.sleep(0.5)
+    # A feed that took a silence for the end would end here: there is a keep-alive after each silence of 0.4 s.
+    before = stream.raw.count(KEEPALIVE)
+    eventually(lambda: stream.raw.count(KEEPALIVE) > before + 1)
     assert "ready" not in {event.get("phase") for event in stream.events}
     farm.engine.may_read.set()
     assert stream.end().events[-1]["phase"] == "ready"
     assert (texts(stream), texts(stream, "push")) == (["early", "late"], ["latest"])
     farm.engine.end(name)
+    farm.close()
 
 
 def test_a_line_that_says_published_publishes_nothing(farm: Farm) -> None:
