@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.apiserver import ApiServer, apiserver
 from tests.integration.fakes import request
-from workflows.build import BuildStatus, Lane, LogLine, State, only_lines
+from workflows.build import BuildStatus, Lane, LogEnd, LogLine, State, only_lines
 from workflows.cluster import watch
 from workflows.engines.argo import order
 from workflows.engines.argo.engine import SELECTOR, ArgoEngine
@@ -348,6 +348,9 @@ def test_a_log_ends_with_its_build_also_where_the_pod_is_gone(replica: Replica) 
     put(replica, ended(RUNNING))
     replica.server.logs[replica.log("fetch")] = b"fetched\n"
     assert [line.text for line in replica.follow()] == ["fetched"]
+    assert [each for each in replica.engine.logs(NAME) if isinstance(each, LogEnd)] == [
+        LogEnd(step=step) for step in places(NAME, STEPS)
+    ]
     assert replica.follow(BuildName("none")) == []
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import lives
-from workflows.build import BuildRequest, BuildStatus, Lane, State, only_lines
+from workflows.build import BuildRequest, BuildStatus, Lane, LogEnd, State, only_lines
 from workflows.engines.admission import Admission
 from workflows.engines.local import LocalEngine
 from workflows.errors import Reason
@@ -145,6 +145,15 @@ def test_a_build_runs_its_steps_and_is_published(farm):
     assert status.created <= status.started <= status.published <= status.ended
     assert status.steps[0].started < status.steps[0].ended <= status.steps[1].started
     assert (built.path(status.name) / "operator.log").read_text(encoding="utf-8") == ""
+
+
+def test_a_log_says_where_each_step_ends_also_one_that_was_left_out(farm):
+    built = farm('if step == "build": raise BuildError("It does not build.")')
+    status = built.build()
+    said = [(each.step, isinstance(each, LogEnd)) for each in built.engine.logs(status.name)]
+    assert [step for step, is_end in said if is_end] == [step.name for step in STEPS]
+    assert said[:4] == [("fetch", False), ("fetch", True), ("build", False), ("build", True)]
+    assert {is_end for _, is_end in said[4:]} == {True}
 
 
 def test_an_image_is_published_while_the_scan_goes_on(farm):
