@@ -19,8 +19,8 @@ images: install ## Build the images of a cluster; with ARGOSY_IMAGE_REGISTRY, pu
 ##@ Check
 # What fails is run once more, alone; `tools/suite.py` says when that counts as green.
 SUITE := $(PYTHON) tools/suite.py
-# Both cores, and while one test waits another one works.
-WORKERS := -n 3 --dist worksteal
+# One more than there are cores: while one test waits, another one works.
+WORKERS := -n $(shell expr $$(nproc) + 1) --dist worksteal
 DEEP_FARM := $(foreach name,cleaning click crash hub reconnect target week,tests/local/test_$(name).py)
 DEEP_STEPS := $(filter-out $(DEEP_FARM),$(wildcard tests/local/test_*.py))
 
@@ -31,7 +31,7 @@ test: install ## Pass unit, integration and chart, and one way through each kind
 	@$(BIN)/coverage report
 
 .PHONY: test-fast
-test-fast: python ## Pass the tests that need no container: unit, integration
+test-fast: install ## Pass the tests that need no container: unit, integration
 	@$(SUITE) $(WORKERS) -m "not deep" tests/unit tests/integration
 
 .PHONY: test-deep

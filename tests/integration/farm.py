@@ -270,7 +270,7 @@ class Stream:
             self.error = error
 
 
-def eventually(found: Any, seconds: float = 10) -> Any:
+def eventually(found: Any, seconds: float = 30) -> Any:
     """What `found` returns, as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (value := found()):

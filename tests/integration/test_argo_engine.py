@@ -104,7 +104,7 @@ class Replica:
 
     @staticmethod
     def until(holds: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not holds():
             assert time.monotonic() < deadline, "it never came to be"
             time.sleep(0.01)
