@@ -35,7 +35,7 @@ test-fast: install ## Pass the tests that need no container: unit, integration
 	@$(SUITE) $(WORKERS) -m "not deep" tests/unit tests/integration
 
 .PHONY: test-deep
-test-deep: test-deep-steps test-deep-farm ## Pass everything that one machine can show beyond `make test`, an hour or less
+test-deep: test-deep-steps test-deep-farm ## Pass everything that one machine can show beyond `make test`, in half an hour
 
 .PHONY: test-deep-steps
 test-deep-steps: install ## Pass half of that: each step with real tools, faults, limits, isolation
@@ -54,7 +54,7 @@ test-cluster: cluster-tools ## Pass the tests that need a Kubernetes with Argo: 
 	@$(SUITE) tests/cluster
 
 .PHONY: test-cluster-smoke
-test-cluster-smoke: cluster-tools ## Pass four of them: install by chart, click to server, stop, one hostile build
+test-cluster-smoke: cluster-tools ## Pass one way through that: install by chart, click to server, stop, one hostile build
 	@$(SUITE) -m smoke tests/cluster
 
 .PHONY: affected
