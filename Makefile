@@ -25,24 +25,24 @@ DEEP_FARM := $(foreach name,cleaning click crash hub reconnect target week,tests
 DEEP_STEPS := $(filter-out $(DEEP_FARM),$(wildcard tests/local/test_*.py))
 
 .PHONY: test
-test: install ## Pass unit, integration and chart, and one way through each kind with real containers
+test: test-tools ## Pass unit, integration and chart, and one way through each kind with real containers
 	@$(SUITE) $(WORKERS) -m "not deep" --cov --cov-report= --cov-fail-under=0 tests/unit tests/integration -- \
 	  $(WORKERS) tests/chart -- -m smoke tests/local
 	@$(BIN)/coverage report
 
 .PHONY: test-fast
-test-fast: install ## Pass the tests that need no container: unit, integration
+test-fast: test-tools ## Pass the tests that need no container: unit, integration
 	@$(SUITE) $(WORKERS) -m "not deep" tests/unit tests/integration
 
 .PHONY: test-deep
 test-deep: test-deep-steps test-deep-farm ## Pass everything that one machine can show beyond `make test`, in half an hour
 
 .PHONY: test-deep-steps
-test-deep-steps: install ## Pass half of that: each step with real tools, faults, limits, isolation
+test-deep-steps: test-tools ## Pass half of that: each step with real tools, faults, limits, isolation
 	@$(SUITE) --cov --cov-report=term:skip-covered --cov-fail-under=0 $(DEEP_STEPS)
 
 .PHONY: test-deep-farm
-test-deep-farm: install ## Pass the other half: whole farms, crashes, cleaning, a week of builds
+test-deep-farm: test-tools ## Pass the other half: whole farms, crashes, cleaning, a week of builds
 	@$(SUITE) -m deep tests/integration -- --cov --cov-report=term:skip-covered --cov-fail-under=0 $(DEEP_FARM)
 
 .PHONY: test-chart
@@ -105,6 +105,10 @@ lock: python ## Choose the versions in requirements.lock anew
 .PHONY: install
 install: ## Install what is missing: Debian's packages, Python's, the Hub's proxy, Grype, Helm
 	@tools/install
+
+.PHONY: test-tools
+test-tools: ## Install what is missing for the tests on this machine: all that, and their vulnerability database
+	@tools/install test
 
 .PHONY: python
 python: ## Install what is missing of Python's packages alone

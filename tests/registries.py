@@ -68,6 +68,15 @@ def at(settings: Settings, place: str, folder: Path, **changes: object) -> Setti
     return settings.model_copy(update=given | changes)
 
 
+@contextmanager
+def serve_secure(settings: Settings, folder: Path, **changes: object) -> Iterator[Settings]:
+    """A farm whose registry (in ``<folder>/served``) has a password, and a certificate that no machine knows."""
+    served = folder / "served"
+    served.mkdir()
+    with serve_registry(served, guard(served), tls=True) as place:
+        yield at(settings, place, folder, registry_ca_file=served / "ca.pem", **changes)
+
+
 def make_certificate(folder: Path) -> None:
     """An authority of the test's own (``ca.pem``), and its word for 127.0.0.1 (``server.pem``, ``server.key``)."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]

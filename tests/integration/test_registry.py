@@ -14,7 +14,7 @@ import requests
 
 from tests.clock import PlayedClock
 from tests.images import DEBIAN, python_package
-from tests.registries import Fault, Faulty, at, guard, serve_registry
+from tests.registries import Fault, Faulty, at, serve_secure
 from tests.steps import VULNERABLE, Build
 from workflows.errors import ArgosyError, ConfigError, RateLimitError, TransientError
 from workflows.image import ImageDigest, ImageName
@@ -27,17 +27,9 @@ from workflows.stores.skopeo import Skopeo
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Path:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def secure(settings: Settings, tmp_path: Path, served: Path, grype_db: Path) -> Iterator[Settings]:
-    """A farm whose registry has a certificate of an authority that no machine knows, and a password."""
-    with serve_registry(served, guard(served), tls=True) as place:
-        yield at(settings, place, tmp_path, registry_ca_file=served / "ca.pem", grype_db=grype_db)
+def secure(settings: Settings, tmp_path: Path, grype_db: Path) -> Iterator[Settings]:
+    with serve_secure(settings, tmp_path, grype_db=grype_db) as farm:
+        yield farm
 
 
 @pytest.mark.parametrize("missing", ["registry_ca_file", "registry_auth_file"])

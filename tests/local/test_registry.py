@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import write_layout
-from tests.registries import at, blob_uploads, guard, serve_registry
+from tests.registries import blob_uploads, serve_secure
 from tests.steps import BUILD, VULNERABLE, Build
 from tests.storages import keep, podman
 from workflows.registry.connection import Connection
@@ -23,22 +23,14 @@ STEPS = ("stage", "push", "publish", "scan", "attach")
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Path:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def secure(machine: Settings, tmp_path: Path, served: Path, grype_db: Path) -> Iterator[Settings]:
-    """A farm whose registry has a certificate of an authority that no machine knows, and a password."""
-    with serve_registry(served, guard(served), tls=True) as place:
-        yield at(machine, place, tmp_path, registry_ca_file=served / "ca.pem", grype_db=grype_db)
+def secure(machine: Settings, tmp_path: Path, grype_db: Path) -> Iterator[Settings]:
+    with serve_secure(machine, tmp_path, grype_db=grype_db) as farm:
+        yield farm
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_the_whole_way_to_a_registry_with_tls_and_a_password(
-    secure: Settings, tmp_path: Path, served: Path, compression: str
+    secure: Settings, tmp_path: Path, compression: str
 ) -> None:
     build = Build(secure.model_copy(update={"compression": compression}), tmp_path)
     write_layout(tmp_path / "image", VULNERABLE | {"large": "x" * 100_000})
@@ -56,6 +48,7 @@ def test_the_whole_way_to_a_registry_with_tls_and_a_password(
     sbom = Referrers(Connection(secure)).find(build.image.rpartition(":")[0], entry.digest)
     assert sbom == (build.ours.workspace / "sbom.cdx.json").read_bytes()
     # What was sent once, to the staging place, was not sent again; and the counting counts.
+    served = tmp_path / "served"
     slug = build.image.rpartition(":")[0].partition("/")[2]
     assert blob_uploads(served, f"argosy/staging/{BUILD}") != []
     sent = blob_uploads(served, slug)
