@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import shutil
 import socket
@@ -227,7 +226,8 @@ def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on, and that the kernel gives to nobody in the next moment."""
     found: set[int] = set()
     while len(found) < count:
-        port = random.choice(_PORTS)  # noqa: S311  # any will do
+        # No seed decides: workers of one test run share theirs, and would all take the same port.
+        port = secrets.choice(_PORTS)
         if is_free(port):
             found.add(port)
     return list(found)
