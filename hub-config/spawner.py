@@ -62,7 +62,7 @@ _MAX_OPTION = 4096
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22,128}")
 """At least 128 bits in URL-safe base 64: nothing that a server could read as another option, or as no token at all."""
 
-_TURN_SECONDS = 0.1
+_TURN_SECONDS = 0.05
 _POLL_SECONDS = 1
 """A server is asked often, the container engine only now and then whether it lives: the former costs nothing. No
 question lasts longer either, as it would where the address of a server that has ended is nobody's any more."""

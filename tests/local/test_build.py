@@ -56,6 +56,11 @@ def test_an_image_has_what_a_spawner_needs(building: Building) -> None:
     assert configuration["Labels"]["repo2docker.ref"] == COMMIT
     for command in ("jupyter-lab", "jupyterhub-singleuser", "jupyter-notebook"):
         assert run_image(building, built, [command, "--version"]).strip()
+    # The pins are complete, but for what takes longest to import and is never used.
+    assert "compatible" in run_image(building, built, ["sh", "-c", "uv pip check --python $NB_PYTHON_PREFIX 2>&1"])
+    loaded = run_image(building, built, ["python", "-c", "import sys, jupyterlab.labapp; print(*sys.modules)"]).split()
+    assert "jsonschema._format" in loaded
+    assert "rfc3987_syntax" not in loaded
 
 
 def test_every_line_on_stdout_before_the_verdict_is_repo2dockers_json(building: Building) -> None:

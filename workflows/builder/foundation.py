@@ -35,6 +35,9 @@ VENV = "/srv/venv"
 """Jupyter's and the repository's packages, in one environment, as with repo2docker: so Jupyter finds its extensions."""
 
 USER, UID = "jovyan", 1000
+_FILES = ("jupyter.txt", "uv.toml")
+"""What the foundation's Dockerfile copies: Jupyter and all that it needs, each pinned; settings of uv."""
+
 _MARK, _NO_PYTHON = "argosy-python ", "argosy-no-python"
 """What the foundation's Dockerfile prints: the version of its Python, or that there is none."""
 
@@ -152,18 +155,19 @@ class Bases:
         return hashlib.sha256(json.dumps(self._parts("", ""), sort_keys=True).encode()).hexdigest()[:16]
 
     def _parts(self, base: str, python: str) -> dict[str, str]:
-        dockerfile = resources.files("workflows.builder").joinpath("foundation.dockerfile").read_text(encoding="utf-8")
+        folder = resources.files("workflows.builder")
+        dockerfile = folder.joinpath("foundation.dockerfile").read_text(encoding="utf-8")
         rendered = jinja2.Template(dockerfile, undefined=jinja2.StrictUndefined).render(  # a Dockerfile
             base=base, python=python or "python3", venv=VENV, user=USER, uid=UID, mark=_MARK, no_python=_NO_PYTHON
         )
-        pins = resources.files("workflows.builder").joinpath("jupyter.txt").read_text(encoding="utf-8")
-        return {"Dockerfile": rendered, "jupyter.txt": pins, "uv": version("uv")}
+        files = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in _FILES}
+        return {"Dockerfile": rendered, **files, "uv": version("uv")}
 
     def _build(self, image: str, parts: dict[str, str], key: str, python: str) -> str:
         context = self._scratch / "context"
         shutil.rmtree(context, ignore_errors=True)
         context.mkdir(parents=True)
-        for name in ("Dockerfile", "jupyter.txt"):
+        for name in ("Dockerfile", *_FILES):
             (context / name).write_text(parts[name], encoding="utf-8")
         shutil.copy(uv.find_uv_bin(), context / "uv")
         for name in ("python3-login", "repo2docker-entrypoint"):

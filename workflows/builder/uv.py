@@ -9,11 +9,13 @@ Source: https://repo2docker.readthedocs.io/en/latest/configuration/ ; https://do
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +35,9 @@ _PYTHONS = ("3.14", "3.13", "3.12", "3.11", "3.10")
 _CACHE = "/var/cache/uv"
 _INSTALL = f"pip install --python {VENV}/bin/python"
 _SYNC = f"sync --frozen --inexact --python {VENV}/bin/python"
+_JUPYTERS_CHECK = "rfc3987-syntax"
+"""A format check that no schema of Jupyter's uses; its import takes longer than all of Jupyter's. ``uv.toml`` keeps it
+out of what uv resolves, and a lock's is left out where nobody but Jupyter asks for it."""
 _REPO_DIR = re.compile(r"/[A-Za-z0-9._/-]{1,200}")
 
 
@@ -93,7 +98,7 @@ class UvLockBuildPack(BaseImage):  # type: ignore[misc]  # repo2docker has no ty
         """Lines after the repository was copied: the environment otherwise, and the repository as a package."""
         scripts = self._installation() if self._needs_all_files() else []
         if self._is_package():
-            scripts = [*scripts, self._uv(_SYNC if self._kind() == "uv" else f"{_INSTALL} .")]
+            scripts = [*scripts, self._uv(self._sync() if self._kind() == "uv" else f"{_INSTALL} .")]
         return scripts
 
     def render(self, build_args: Mapping[str, str] | None = None) -> str:
@@ -158,10 +163,14 @@ class UvLockBuildPack(BaseImage):  # type: ignore[misc]  # repo2docker has no ty
         kind = self._kind()
         if kind == "uv":
             project = f" --project {self.binder_dir}" if self.binder_dir else ""
-            return [self._uv(f"{_SYNC}{project} --no-install-project --no-install-workspace")]
+            return [self._uv(f"{self._sync()}{project} --no-install-project --no-install-workspace")]
         if kind == "pyproject.toml" and self._is_package():
             return []  # installed with its dependencies, as a package
         return [self._uv(f'{_INSTALL} -r "{self.binder_path(kind)}"')]
+
+    def _sync(self) -> str:
+        lock = Path(self.binder_path("uv.lock")).read_bytes()
+        return f"{_SYNC} --no-install-package {_JUPYTERS_CHECK}" if _only_jupyter_checks(lock) else _SYNC
 
     def _uv(self, command: str) -> tuple[str, str]:
         """A line that runs uv. Cache and index are named for it alone: later, visitors install from where they say."""
@@ -224,6 +233,20 @@ class UvBuildPack(UvLockBuildPack):
     """Also repositories with ``requirements.txt`` or ``pyproject.toml``: the setting ``fast_python``."""
 
     _also: ClassVar[tuple[str, ...]] = ("requirements.txt", "pyproject.toml")
+
+
+def _only_jupyter_checks(lock: bytes) -> bool:
+    """Whether nobody in a ``uv.lock`` asks for `_JUPYTERS_CHECK` but jupyter-events, by an extra of jsonschema."""
+    askers = set()
+    # A lock that cannot be read is uv's to complain of.
+    with contextlib.suppress(UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError):
+        for package in tomllib.loads(lock.decode())["package"]:
+            groups = [package.get(kind, {}).values() for kind in ("optional-dependencies", "dev-dependencies")]
+            for asked in chain(package.get("dependencies", ()), *chain(*groups)):
+                by_extra = asked["name"] == "jsonschema" and "format-nongpl" in asked.get("extra", ())
+                if by_extra or (asked["name"] == _JUPYTERS_CHECK and package["name"] != "jsonschema"):
+                    askers.add(package["name"])
+    return askers == {"jupyter-events"}
 
 
 def _quoted(value: str) -> str:
