@@ -9,11 +9,12 @@ export PATH := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/argosy/bin:$(PATH)
 
 ##@ Use
 .PHONY: run
-run: install ## Start the whole of Argosy on this machine, in the foreground
+run: install ## Start the whole of Argosy on this machine, in the foreground; OPEN=1 opens a browser
 	@$(PYTHON) tools/run.py
 
 .PHONY: images
 images: install ## Build the images of a cluster; with ARGOSY_IMAGE_REGISTRY, push them
+	@tools/install scanner
 	@tools/images
 
 ##@ Check
@@ -71,7 +72,7 @@ lint: python ## Check format, style, types, arrows between rooms, and that gener
 	@$(PYTHON) tools/render.py --check
 
 .PHONY: bench
-bench: install ## Print what a launch, a follower and a build cost
+bench: test-tools ## Print what a launch, a follower and a build cost
 	@$(PYTHON) -m tests.benchmarks
 
 .PHONY: bench-cluster
@@ -79,7 +80,7 @@ bench-cluster: cluster-tools ## Print what builds cost on the cluster of KUBECON
 	@$(PYTHON) -m tests.benchmarks cluster_build build cluster_flow cluster_catalogue
 
 .PHONY: soak
-soak: install ## Use a farm for ARGOSY_SOAK_SECONDS (300) and say what of it does not stay flat
+soak: test-tools ## Use a farm for ARGOSY_SOAK_SECONDS (300) and say what of it does not stay flat
 	@$(PYTHON) -m tests.benchmarks.soak
 
 ##@ Develop
@@ -103,11 +104,11 @@ lock: python ## Choose the versions in requirements.lock anew
 
 ##@ Set up
 .PHONY: install
-install: ## Install what is missing: Debian's packages, Python's, the Hub's proxy, Grype, Helm
+install: ## Install what `make run` needs and is missing: Debian's packages, Python's, the Hub's proxy
 	@tools/install
 
 .PHONY: test-tools
-test-tools: ## Install what is missing for the tests on this machine: all that, and their vulnerability database
+test-tools: ## Install what is missing for the tests on this machine: all that, Grype, Helm, a vulnerability database
 	@tools/install test
 
 .PHONY: python

@@ -59,7 +59,7 @@ class Farm:
     @property
     def public_ports(self) -> dict[str, int]:
         """The ports that must be free, by the name of what listens there."""
-        return {"web": self._settings.port, "the Hub": urlsplit(self._settings.hub_url).port or _HUB_PORT}
+        return {"web": self._settings.port, "the Hub": hub_port(self._settings)}
 
     def prepare(self) -> None:
         """Make what the processes need, and clear away what a farm that was killed has left.
@@ -220,6 +220,11 @@ class Farm:
         if done.returncode != 0:
             raise ConfigError(f"{' '.join(command[:3])} failed: {done.stderr.strip()}")
         return done.stdout
+
+
+def hub_port(settings: Settings) -> int:
+    """The port on which visitors reach the Hub."""
+    return urlsplit(settings.hub_url).port or _HUB_PORT
 
 
 def free_ports(count: int) -> list[int]:

@@ -5,24 +5,29 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from urllib.parse import quote
 
 import psutil
 
-from tools.farm import ROOT, Farm, free_ports, is_free
+from tools.background import BaseImage, ScannerInstallation
+from tools.farm import Farm, free_ports, hub_port, is_free
 from tools.processes import Component, Processes
+from tools.terminal import Terminal
 from workflows.build import State
 from workflows.engines.local import LocalEngine
-from workflows.errors import ArgosyError, ConfigError, Reason
+from workflows.errors import ArgosyError, Reason
 from workflows.image import BuildName
-from workflows.settings import PREFIX, Settings, load
+from workflows.scan.scanner import is_installed
+from workflows.settings import GIB, PREFIX, Settings, load
+from workflows.stores.disk import missing_bytes
 
 _START_SECONDS = 120
 """For each process; the Hub needs two on an idle machine."""
@@ -30,6 +35,8 @@ _START_SECONDS = 120
 _LOOK_SECONDS = 0.5
 _BUILDS_SECONDS = 20
 """For running builds to end, each with all its processes; whatever is left then is found at the next start."""
+
+_PORT_SETTINGS = {"web": f"{PREFIX}PORT", "the Hub": f"{PREFIX}HUB_URL and {PREFIX}HUB_API_URL"}
 
 _BUSY = 1
 """Exit code where another Argosy, or anybody else, has what this one needs."""
@@ -46,69 +53,92 @@ def main() -> int:
         The exit code: 0 after Ctrl-C, 1 where something is in the way, otherwise the error's.
     """
     _find_tools()
-    try:
-        settings = load()
-        with _lock(settings):
-            return _run(settings)
-    except _Busy as error:
-        _say(str(error))
-        return _BUSY
-    except ArgosyError as error:
-        _say(f"{error} {error.detail}".strip())
-        return error.exit_code
+    with Terminal() as terminal:
+        try:
+            _check_root()
+            settings = load()
+            with _lock(settings):
+                return _run(settings, terminal)
+        except _Busy as error:
+            terminal.say(str(error))
+            return _BUSY
+        except ArgosyError as error:
+            terminal.say(f"{error} {error.detail}".strip())
+            return error.exit_code
 
 
-def _run(settings: Settings) -> int:
-    # Asked for by the port of web, so that the example's address, and with it its image, stays the same.
-    git_port = settings.port + 1 if is_free(settings.port + 1) else free_ports(1)[0]
-    farm = Farm(settings, git_port)
+def _run(settings: Settings, terminal: Terminal) -> int:
+    farm = Farm(settings, _git_port(settings))
     for name, port in farm.public_ports.items():
         _check_port(name, port)
     is_over = _until_signal()
     processes = Processes(farm.logs)
-    try:
-        farm.prepare()
-        _start(farm.hub_side(), processes, is_over)
-        _start(farm.web_side(_base_image(settings, is_over)), processes, is_over)
+    with ExitStack() as steps:
+        steps.callback(_stop, settings, farm, processes, terminal)
+        with terminal.doing("folders, secrets, the example"):
+            farm.prepare()
+        # Beside the Hub: where there is none yet, it takes a minute or two.
+        base = steps.enter_context(BaseImage(settings, terminal))
+        _start(farm.hub_side(), processes, is_over, terminal)
+        _start(farm.web_side(base.name(is_over)), processes, is_over, terminal)
+        scanner = _scanner(settings, farm, terminal, steps)
+        if scanner and settings.scan_policy == "enforce":
+            # No image passes before.
+            scanner.wait()
         if not is_over():
-            _welcome(settings, farm)
+            _welcome(settings, farm, terminal)
         while not is_over():
             for name in processes.revive():
-                _say(f"{name} has ended by itself and is started again.")
+                terminal.say(f"{name} has ended by itself and is started again.")
             time.sleep(_LOOK_SECONDS)
-    finally:
-        _say("Stopping.")
-        _stop(settings, farm, processes)
     return 0
 
 
-def _start(components: Iterator[Component], processes: Processes, is_over: Callable[[], bool]) -> None:
+def _git_port(settings: Settings) -> int:
+    # Asked for by the port of web, so that the example's address, and with it its image, stays the same.
+    port = settings.port + 1
+    return port if port != hub_port(settings) and is_free(port) else free_ports(1)[0]
+
+
+def _scanner(settings: Settings, farm: Farm, terminal: Terminal, steps: ExitStack) -> ScannerInstallation | None:
+    """The installation of the scanner, which goes on in the background; None where it is there, or not wanted."""
+    if settings.scan_policy == "off" or is_installed():
+        return None
+    terminal.say("The scanner is installed in the background; images are scanned once it is there.")
+    installation = ScannerInstallation(terminal, farm.logs / "scanner.log")
+    steps.callback(installation.stop)
+    return installation
+
+
+def _start(
+    components: Iterator[Component], processes: Processes, is_over: Callable[[], bool], terminal: Terminal
+) -> None:
     for component in components:
         if is_over():
             return
-        _say(f"Starting {component.name} …")
-        processes.start(component, timeout_seconds=_START_SECONDS, is_over=is_over)
+        with terminal.doing(component.name):
+            processes.start(component, timeout_seconds=_START_SECONDS, is_over=is_over)
 
 
-def _stop(settings: Settings, farm: Farm, processes: Processes) -> None:
-    with ExitStack() as steps:
+def _stop(settings: Settings, farm: Farm, processes: Processes, terminal: Terminal) -> None:
+    with terminal.doing("stopping everything"), ExitStack() as steps:
         # From the last to the first, each also when one before it fails: web first, so that nothing new begins; the
         # container engine last.
         steps.callback(farm.unmount)
         steps.callback(processes.stop)
         steps.callback(farm.end_servers)
         steps.callback(processes.stop, "hub")
-        steps.callback(_stop_builds, settings)
+        steps.callback(_stop_builds, settings, terminal)
         steps.callback(processes.stop, "web")
 
 
-def _stop_builds(settings: Settings) -> None:
+def _stop_builds(settings: Settings, terminal: Terminal) -> None:
     """End the builds that run: their runners are nobody's children, so that a restart of web does not end them."""
     engine = LocalEngine(settings)
     names = [BuildName(folder.name) for folder in settings.builds_folder.glob("build-*")]
     running = [name for name in names if _is_running(engine, name)]
     for name in running:
-        _say(f"Stopping {name}.")
+        terminal.say(f"Stopping {name}.")
         engine.stop(name, Reason.EVICTED)
     deadline = time.monotonic() + _BUILDS_SECONDS
     while any(_is_running(engine, name) for name in running) and time.monotonic() < deadline:
@@ -120,38 +150,22 @@ def _is_running(engine: LocalEngine, name: BuildName) -> bool:
     return status is not None and status.state is State.RUNNING
 
 
-def _welcome(settings: Settings, farm: Farm) -> None:
+def _welcome(settings: Settings, farm: Farm, terminal: Terminal) -> None:
     url = settings.public_url.rstrip("/") or f"http://{settings.host}:{settings.port}"
-    _say(f"Argosy is healthy at {url}/")
-    _say(f"A first launch: {url}/v2/git/{quote(farm.example_url, safe='')}/HEAD?labpath=index.ipynb")
-    _say(f"Logs are in {farm.logs}. Ctrl-C stops everything.")
+    launch = f"{url}/v2/git/{quote(farm.example_url, safe='')}/HEAD?labpath=index.ipynb"
+    if missing := missing_bytes(settings):
+        terminal.say(f"No build begins until {missing / GIB:.1f} GiB more are free on the disk of {settings.state}.")
+    terminal.say(f"Logs are in {farm.logs}. Ctrl-C stops everything.")
+    terminal.say(f"A first launch: {launch}")
+    terminal.say(f"Argosy is healthy at {url}/")
+    if os.environ.get("OPEN", "") not in {"", "0"}:
+        # Some browsers are waited for until they end.
+        Thread(target=_open, args=(launch, terminal), daemon=True).start()
 
 
-def _base_image(settings: Settings, is_over: Callable[[], bool]) -> str:
-    """The image that builds build on: the operator's, or the one that this machine can have.
-
-    Raises:
-        ConfigError: It cannot be made; the message holds the end of what was said.
-    """
-    if os.environ.get(f"{PREFIX}BASE_IMAGE") or is_over():
-        return settings.base_image
-    log = settings.state / "log" / "base-image.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    _say("Looking for the base image; a machine that has none yet makes one, which takes a minute or two …")
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(
-            [str(ROOT / "tools" / "base-image")],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as process,
-    ):
-        printed = process.communicate()[0].strip()
-    if process.returncode != 0 or not printed:
-        raise ConfigError(f"There is no base image. The end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
-    return printed.splitlines()[-1]
+def _open(address: str, terminal: Terminal) -> None:
+    if not webbrowser.open(address):
+        terminal.say("No browser can be opened on this machine: open one of these addresses yourself.")
 
 
 @contextmanager
@@ -177,6 +191,16 @@ def _lock(settings: Settings) -> Iterator[None]:
         yield
 
 
+def _check_root() -> None:
+    """See that builds can be made here.
+
+    Raises:
+        _Busy: They cannot.
+    """
+    if os.geteuid() != 0:
+        raise _Busy("Builds run behind walls that only root can make: sudo make run")
+
+
 def _check_port(name: str, port: int) -> None:
     """See that a port is free.
 
@@ -192,7 +216,8 @@ def _check_port(name: str, port: int) -> None:
         if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid
     }
     whose = ", ".join(f"process {pid} ({psutil.Process(pid).name()})" for pid in sorted(pids)) or "another process"
-    raise _Busy(f"Port {port}, on which {name} should listen, is taken by {whose}. End it, or set another port.")
+    taken = f"Port {port}, on which {name} should listen, is taken by {whose}."
+    raise _Busy(f"{taken} End it, or set another {_PORT_SETTINGS[name]}.")
 
 
 def _until_signal() -> Callable[[], bool]:
@@ -213,10 +238,6 @@ def _find_tools() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folders = [str(Path(sys.executable).parent), str(cache / "argosy" / "bin"), os.environ.get("PATH", os.defpath)]
     os.environ["PATH"] = os.pathsep.join(folders)
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

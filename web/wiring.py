@@ -16,13 +16,17 @@ from web.executing import executing
 from web.feed.feeds import Feeds
 from web.launching.hub import HubClient
 from web.launching.launch import Launcher
-from web.ledger import Ledger
+from web.ledger import BuildRecord, Ledger
 from web.recording.archive import FsspecArchive
+from web.recording.filing import Filing
+from web.recording.overdue import OverdueScans
 from web.recording.recorder import Recorder
 from web.services import Services
 from web.spawn import spawner
 from workflows import providers
-from workflows.image import ImageName
+from workflows.image import ImageDigest, ImageName
+from workflows.scan.again import scan_again
+from workflows.scan.scanner import is_installed
 from workflows.settings import Settings
 from workflows.stores.images import image_store
 
@@ -72,6 +76,17 @@ def start(settings: Settings) -> Flask:
     atexit.register(_end, recorder, stop)
     native.start(lambda: recorder.run(stop), "recorder")
     native.start(lambda: rounds.run(stop), "cleaning")
+    if settings.engine == "local" and settings.scan_policy == "report":
+        # In a cluster the scanner is in the steps' own image.
+        overdue = OverdueScans(
+            ledger,
+            catalogue,
+            Filing(engine, ledger, archive),
+            recorder,
+            scan=partial(_scan_again, settings),
+            is_possible=is_installed,
+        )
+        native.start(lambda: overdue.run(stop), "overdue scans")
     return create_app(services)
 
 
@@ -79,6 +94,11 @@ def _end(recorder: Recorder, stop: native.Flag) -> None:
     """Gives back what other replicas wait for; a process that falls keeps it for as long as a lease lasts."""
     stop.set()
     recorder.await_end(END_SECONDS)
+
+
+def _scan_again(settings: Settings, record: BuildRecord) -> dict[str, bytes]:
+    # What the ledger holds of an attempt that was published.
+    return scan_again(settings, record.name, record.image, ImageDigest(record.digest))
 
 
 def _discard(answer: object) -> None:

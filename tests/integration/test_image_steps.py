@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -167,6 +168,19 @@ def test_a_missing_database_is_said(here: Build, tmp_path: Path, capsys: pytest.
     assert verdict.findings == ()
     # What is in the image is known all the same.
     assert (here.ours.workspace / "sbom.cdx.json").exists()
+
+
+def test_without_a_scanner_the_image_is_said_to_be_not_scanned_yet_and_what_is_in_it_is_known(
+    here: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = [folder for folder in os.environ["PATH"].split(os.pathsep) if not Path(folder, "grype").exists()]
+    monkeypatch.setenv("PATH", os.pathsep.join(without))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    digest = here.write(VULNERABLE)
+    here.run("stage")
+    verdict = scan(here, capsys)
+    assert (verdict.outcome, verdict.digest, verdict.is_whole) == (Outcome.NOT_YET, digest, False)
+    assert "pkg:pypi/requests@2.19.0" in (here.ours.workspace / "sbom.cdx.json").read_text()
 
 
 def test_a_broken_database_is_no_database(

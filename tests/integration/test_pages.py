@@ -20,6 +20,7 @@ from workflows.build import State
 from workflows.errors import Reason, TransientError
 from workflows.image import BuildName
 from workflows.pipeline import STEPS
+from workflows.scan.verdict import Outcome
 
 README = Path(__file__).parents[2] / "web" / "README.md"
 
@@ -119,6 +120,24 @@ def test_a_builds_page_tells_its_state_reason_and_findings(farm: Farm, failed: B
     assert "left-pad 1" in page
     assert f'action="/builds/{failed}/retry"' in page
     assert COMMIT in page
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome.PASS, "nothing is known against"),
+        (Outcome.FINDINGS, "there are known vulnerabilities"),
+        (Outcome.REFUSED, "the rules of this service refuse"),
+        (Outcome.STALE_DATABASE, "the vulnerability database is too old"),
+        (Outcome.NO_DATABASE, "Not scanned: no vulnerability database. Whoever runs this service"),
+        (Outcome.NOT_YET, "Not scanned yet: the scanner is still being installed."),
+    ],
+)
+def test_a_builds_page_says_what_a_verdict_means(farm: Farm, failed: BuildName, outcome: Outcome, said: str) -> None:
+    farm.ledger.record_findings(failed, verdict=outcome.value, counts={}, findings=[])
+    page = farm.client.get(f"/builds/{failed}").get_data(as_text=True)
+    assert said in page
+    assert f": {outcome.value}" not in page
 
 
 class Away:

@@ -119,6 +119,11 @@ class Ledger:
         """Attempts of which something is left to be filed, oldest first."""
         return self._builds(select(_BUILDS).where(_BUILDS.c.recorded == 0).order_by(_BUILDS.c.created))
 
+    def builds_judged(self, verdict: str) -> tuple[BuildRecord, ...]:
+        """Filed attempts with that verdict of the scan, newest first."""
+        query = select(_BUILDS).where(_BUILDS.c.verdict == verdict, _BUILDS.c.recorded > 0)
+        return self._builds(query.order_by(_BUILDS.c.created.desc()))
+
     def findings(self, name: BuildName) -> tuple[FindingRecord, ...]:
         """What the scan found in the attempt's image, in the scanner's order."""
         query = select(_FINDINGS).where(_FINDINGS.c.build == name).order_by(_FINDINGS.c.id)

@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, cast
 
 from web.ledger import FindingRecord, Ledger
@@ -68,12 +68,28 @@ class Filing:
         # The file holds every finding; where only the log comes back, its bounded last line is all there is.
         verdict = self._file_outputs(status.name) or said
         if verdict is not None:
-            self._ledger.record_findings(
-                status.name, verdict=verdict.outcome.value, counts=verdict.counts, findings=_records(verdict)
-            )
+            self._record(status.name, verdict)
         # Last: whatever fails before, all of it is done again.
         self._ledger.mark_recorded(status.name, time.time())
         _logger.info("%s is filed", status.name)
+
+    def file_scan(self, name: BuildName, outputs: Mapping[str, bytes]) -> Verdict | None:
+        """Files what a scan left, in the place of what was known of the attempt.
+
+        Args:
+            name: The attempt.
+            outputs: Its files, by name.
+
+        Returns:
+            The verdict; None where there is none among them, and then nothing is filed in the ledger.
+
+        Raises:
+            ArgosyError: Ledger or archive do not answer.
+        """
+        verdict = self._file_scan(name, outputs)
+        if verdict is not None:
+            self._record(name, verdict)
+        return verdict
 
     def _file_log(self, name: BuildName) -> Verdict | None:
         tap = _VerdictLine(SCAN)
@@ -86,13 +102,21 @@ class Filing:
 
     def _file_outputs(self, name: BuildName) -> Verdict | None:
         outputs = self._engine.outputs(name)
-        for file in _FILED:
-            if file in outputs:
-                self._archive.put(archive.key(name, file), io.BytesIO(outputs[file]))
         digest = _digest(outputs.get(PUSHED, b""))
         if digest:
             self._ledger.record_published(name, digest)
+        return self._file_scan(name, outputs)
+
+    def _file_scan(self, name: BuildName, outputs: Mapping[str, bytes]) -> Verdict | None:
+        for file in _FILED:
+            if file in outputs:
+                self._archive.put(archive.key(name, file), io.BytesIO(outputs[file]))
         return parse_verdict(outputs.get(archive.FINDINGS, b"").decode(errors="replace"))
+
+    def _record(self, name: BuildName, verdict: Verdict) -> None:
+        self._ledger.record_findings(
+            name, verdict=verdict.outcome.value, counts=verdict.counts, findings=_records(verdict)
+        )
 
 
 class _VerdictLine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from workflows.build import BuildStatus, LogLine, only_lines
 from workflows.errors import ArgosyError, NotFoundError, PolicyError, Reason, TransientError
 from workflows.events import event_of_line, printable
 from workflows.image import BuildName, is_build_name
+from workflows.scan.verdict import Outcome
 from workflows.settings import Settings
 
 blueprint = Blueprint("builds", __name__)
@@ -28,6 +29,18 @@ Result = TypeVar("Result")
 
 _OWN_SITES = frozenset({"same-origin", "none"})
 _FINDINGS_SHOWN = 200
+
+_VERDICTS: Mapping[str, str] = {
+    Outcome.PASS: "Scanned: nothing is known against what is in this image.",
+    Outcome.FINDINGS: "Scanned: there are known vulnerabilities in this image.",
+    Outcome.REFUSED: "Scanned: the rules of this service refuse this image.",
+    Outcome.STALE_DATABASE: "Scanned, but the vulnerability database is too old: newer vulnerabilities are not in it.",
+    Outcome.NO_DATABASE: "Not scanned: no vulnerability database. Whoever runs this service lets Grype fetch one "
+    "(grype db update) or names a folder that holds one (ARGOSY_GRYPE_DB); then build again.",
+    Outcome.NOT_YET: "Not scanned yet: the scanner is still being installed. The image is scanned as soon as it is "
+    "there; nothing needs to be done.",
+}
+"""What each verdict of a scan means, and what to do about it."""
 
 
 @blueprint.get("/builds/<name>")
@@ -49,6 +62,7 @@ def build(name: str) -> str:
         record=record,
         findings=findings[:_FINDINGS_SHOWN],
         findings_more=max(0, len(findings) - _FINDINGS_SHOWN),
+        verdict=_VERDICTS.get(record.verdict, record.verdict) if record else "",
         argo_url=_argo_url(status.name, known.settings),
         has_sbom=has_sbom,
         is_whole=not silent,

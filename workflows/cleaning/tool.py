@@ -1,4 +1,4 @@
-"""Runs the tools of cleaning from any thread of any server, and deletes trees that nothing else would."""
+"""Runs tools from any thread of any server, and deletes trees that nothing else would."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """What a command printed, errors included, whether it ended well or not: callers look at what it was to do.
 
-    ``posix`` and neither ``subprocess`` nor ``os``: gevent replaces those by ones that work in the main thread alone.
-
     Args:
         command: Is ended after ten minutes, and gives way to everything else on this machine.
         environment: Beside that of this process.
@@ -31,6 +29,21 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     if shutil.which(command[0], path=_PATH) is None:
         raise ConfigError(detail=f"{command[0]} is not installed")
     whole = ["timeout", "--kill-after=10", str(_TIMEOUT_SECONDS), "nice", "-n", "10", *command]
+    return spawn(whole, os.environ | {"PATH": _PATH, "LC_ALL": "C.UTF-8"} | dict(environment or {}))
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a program printed, errors included; returns once it and all that it has started have closed their output.
+
+    ``posix`` and neither ``subprocess`` nor ``os``: gevent replaces those by ones that work in the main thread alone.
+
+    Args:
+        command: Found on this process's PATH.
+        environment: All of its variables.
+
+    Raises:
+        TransientError: No process can be started now.
+    """
     reader, writer = os.pipe()
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -39,12 +52,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     ]
     with os.fdopen(reader, "rb") as output:
         try:
-            process = posix.posix_spawnp(
-                whole[0],
-                whole,
-                os.environ | {"PATH": _PATH, "LC_ALL": "C.UTF-8"} | dict(environment or {}),
-                file_actions=actions,
-            )
+            process = posix.posix_spawnp(command[0], [*command], environment, file_actions=actions)
         except OSError as error:
             raise TransientError(detail=f"cannot start {command[0]}: {error.strerror}") from error
         finally:

@@ -21,7 +21,7 @@ from workflows.image import ImageDigest
 from workflows.scan.database import alone, default_database, hold, stamp
 from workflows.scan.findings import normalised
 from workflows.scan.rules import Rules, today
-from workflows.scan.verdict import Verdict, database_of, judged, no_database
+from workflows.scan.verdict import Verdict, database_of, judged, no_database, not_yet
 from workflows.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -65,10 +65,11 @@ class Scanner:
             rules: What refuses an image; None: nothing does.
 
         Raises:
-            ConfigError: There is no Grype.
             TransientError: The database is changed again and again.
             InternalError: Grype failed, other than for want of a database.
         """
+        if not is_installed():
+            return not_yet(digest)
         output = self._findings(sbom)
         if output is None:
             return no_database(digest)
@@ -169,11 +170,20 @@ def _read(output: str) -> tuple[list[Any], Any]:
         raise InternalError(detail=f"grype wrote no findings: {output[:500]}") from error
 
 
-def _program(name: str) -> str:
+def is_installed() -> bool:
+    """Whether there is a Grype; `make run` installs it while images are published already."""
+    return _found("grype") is not None
+
+
+def _found(name: str) -> str | None:
     """The path of a program: beside this Python, on the PATH, or where `make install` puts what it builds."""
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     folders.append(str(Path.home() / ".cache/argosy/bin"))
-    found = shutil.which(name, path=os.pathsep.join(folders))
+    return shutil.which(name, path=os.pathsep.join(folders))
+
+
+def _program(name: str) -> str:
+    found = _found(name)
     if found is None:
         raise ConfigError(detail=f"{name} is not installed: make install, or ARGOSY_SCAN_POLICY=off")
     return found

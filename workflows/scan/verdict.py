@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     NO_DATABASE = "no-database"
     STALE_DATABASE = "stale-database"
+    NOT_YET = "not-scanned-yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +73,7 @@ class Verdict:
     @property
     def is_whole(self) -> bool:
         """Whether a database was asked that is fresh enough to be believed."""
-        return self.outcome not in {Outcome.NO_DATABASE, Outcome.STALE_DATABASE}
+        return self.outcome not in {Outcome.NO_DATABASE, Outcome.STALE_DATABASE, Outcome.NOT_YET}
 
     @property
     def total(self) -> int:
@@ -156,6 +157,12 @@ def no_database(digest: str) -> Verdict:
     """The verdict where there was nothing to ask."""
     message = "There is no vulnerability database: the image was not checked."
     return Verdict(outcome=Outcome.NO_DATABASE, digest=digest, message=message)
+
+
+def not_yet(digest: str) -> Verdict:
+    """The verdict while the scanner itself is still on its way: somebody scans the image once it is there."""
+    message = "The scanner is not installed yet: the image is scanned as soon as it is."
+    return Verdict(outcome=Outcome.NOT_YET, digest=digest, message=message)
 
 
 def database_of(status: Any, now: float) -> Database:

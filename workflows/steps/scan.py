@@ -25,14 +25,15 @@ def run(options: argparse.Namespace, settings: Settings) -> None:
     """Scan what is staged, or held; write ``sbom.cdx.json``, ``findings.json``, and the verdict as a line of the log.
 
     Under policy ``report`` a finding is no failure: the verdict tells, and whoever reads it decides. Under ``enforce``
-    the verdict is said first, then what the rules refuse is refused; a build without a database to ask is stopped.
+    the verdict is said first, then what the rules refuse is refused; a build without a scanner, or a database for it to
+    ask, is stopped.
 
     Raises:
         PolicyError: The rules refuse the image.
         BuildError: There is no usable image in the staging place.
         TooLargeError: It is larger than the setting ``max_image_bytes``.
-        ConfigError: Syft or Grype is not installed, the file of ignored findings is wrong; or, under ``enforce``, the
-            database is missing or stale.
+        ConfigError: Syft is not installed, the file of ignored findings is wrong; or, under ``enforce``, Grype is not
+            installed, or its database is missing or stale.
         TransientError: Registry or disk.
     """
     # Before all else: a rule that cannot be read must not cost a scan.
