@@ -1,4 +1,4 @@
-"""Debian as a tree of files, by debootstrap: what images are based on where docker.io cannot be reached.
+"""Debian as a tree of files, by mmdebstrap: what images are based on where docker.io cannot be reached.
 
 The mirror and the suite are those of this machine's own apt; its CA bundle and its pip configuration go along.
 """
@@ -23,7 +23,11 @@ REGISTRY = "https://registry-1.docker.io/v2/"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP = Path("/etc/pip.conf")
 NEEDLESS = ("usr/share/doc/*", "usr/share/man/*", "usr/share/info/*", "usr/share/locale/*_*", "usr/share/locale/??",
-            "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "var/cache/apt/*.bin", "var/log/*.log")  # fmt: skip
+            "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "var/cache/apt/*.bin", "var/log/*.log",
+            "etc/dpkg/dpkg.cfg.d/99mmdebstrap")  # fmt: skip
+
+OPTIONS = ("--variant=minbase", "--mode=root", "--dpkgopt=force-unsafe-io")
+"""Of mmdebstrap. The tree is of no use unless it is whole, so dpkg need not wait for the disk after each package."""
 
 BARE = "".join(f"path-exclude=/usr/share/{name}/*\n" for name in ("doc", "info", "locale", "man"))
 
@@ -50,7 +54,7 @@ class Tree:
     @property
     def path(self) -> Path:
         """The tar file; its name holds all that it is made of."""
-        parts = [*apt_source(), self.packages, read(CA_BUNDLE), read(PIP), NEEDLESS, 1]
+        parts = [*apt_source(), self.packages, read(CA_BUNDLE), read(PIP), NEEDLESS, OPTIONS]
         parts += [BARE] if self.bare else []
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         return CACHE / f"{self.name}-{key}.tar"
@@ -58,7 +62,7 @@ class Tree:
     def make(self) -> Path:
         """Make the tar file where it is missing."""
         if not self.path.exists():
-            debootstrap(self)
+            bootstrap(self)
         for old in CACHE.glob(f"{self.name}-*.tar"):
             # What another recipe made is of no use any more.
             if old != self.path:
@@ -87,14 +91,14 @@ def reaches_docker_io() -> bool:
         return False
 
 
-def debootstrap(tree: Tree) -> None:
+def bootstrap(tree: Tree) -> None:
     """Write a tree of Debian to its tar file."""
     mirror, suite = apt_source()
     print(f"Making an image of Debian {suite}; this takes one to two minutes, once.", file=sys.stderr)
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="argosy-tree-", dir=CACHE) as folder:
         root = Path(folder, "root")
-        run("debootstrap", "--variant=minbase", f"--include={','.join(tree.packages)}", suite, str(root), mirror)
+        run("mmdebstrap", *OPTIONS, f"--include={','.join(tree.packages)}", suite, str(root), mirror)
         if "locales" in tree.packages:
             root.joinpath("etc/locale.gen").write_text("en_US.UTF-8 UTF-8\n", encoding="ascii")
             run("chroot", str(root), "locale-gen")
