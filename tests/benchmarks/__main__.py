@@ -1,4 +1,4 @@
-"""Run the benchmarks named on the command line: ``python -m tests.benchmarks [feed launch build cluster_…]``.
+"""Run the benchmarks named on the command line: ``python -m tests.benchmarks [feed launch build wheels cluster_…]``.
 
 Without names those of one machine; ``make bench-cluster`` names the others.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHMARKS = ("feed", "launch", "build")
+BENCHMARKS = ("feed", "launch", "build", "wheels")
 
 
 def main() -> None:

@@ -66,17 +66,19 @@ def test_a_cache_whose_deletion_was_killed_is_deleted(settings: Settings) -> Non
 def test_wheels_over_their_limit_begin_anew_and_stay_for_whoever_reads_them(settings: Settings) -> None:
     kind = WheelCache(settings.model_copy(update={"wheel_limit_bytes": MIB}))
     wheels = Wheels(settings)
+    layer = settings.cache_folder / "wheels" / "1"
+    layer.mkdir(parents=True)
+    layer.with_name("newest").write_text("1")
+    (layer / "wheel").write_bytes(os.urandom(2 * MIB))
     with wheels.readable() as read:
-        assert read is not None
-        (read / "wheel").write_bytes(os.urandom(2 * MIB))
+        assert read == (layer,)
         clean(kind)
-        assert (read / "wheel").exists(), "a build looks at it"
+        assert (layer / "wheel").exists(), "a build looks at it"
         with wheels.readable() as newer:
             assert newer != read
-            assert newer is not None
-            assert list(newer.iterdir()) == []
+            assert [list(each.iterdir()) for each in newer] == [[]]
     clean(kind)
-    assert not read.exists()
+    assert not layer.exists()
 
 
 def test_base_layers_give_way_where_the_disk_is_full_but_for_those_in_a_layout(settings: Settings) -> None:

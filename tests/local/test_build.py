@@ -178,26 +178,35 @@ def test_an_environment_builds_where_no_wheels_are_kept(building: Building) -> N
 
 
 def test_wheels_are_kept_for_the_next_repository(building: Building, tmp_path: Path) -> None:
-    sbom = {"components": [{"purl": "pkg:pypi/pyyaml@6.0.2"}, {"purl": "pkg:pypi/../x@1"}, {"purl": "pkg:npm/a@1"}]}
-    (tmp_path / "sbom.cdx.json").write_text(
-        json.dumps(sbom | {"where": "/srv/venv/lib/python3.11/site-packages/PyYAML"})
-    )
-    environment = building.environment(tmp_path / "source")
-    warm = [*building.command("x")[:4], "warm", "--build=build-x-1234567-00000000"]
-    done = subprocess.run(warm, env=environment, capture_output=True, text=True, check=True)
-    assert "1 of 1" in done.stdout
+    warm(building, tmp_path, {"purl": "pkg:pypi/pyyaml@6.0.2"}, {"purl": "pkg:pypi/../x@1"}, {"purl": "pkg:npm/a@1"})
+    warm(building, tmp_path, {"purl": "pkg:pypi/six@1.16.0"})
+    wheels = building.state / "cache" / "wheels"
+    layers = [wheels / number for number in (wheels / "newest").read_text().split()]
+    assert len(layers) == 2, "the second is much smaller than the first"
 
-    source = repository(building, {"requirements.txt": "pyyaml==6.0.2\n", "postBuild": POST_BUILD})
+    source = repository(building, {"requirements.txt": "pyyaml==6.0.2\nsix==1.16.0\n", "postBuild": POST_BUILD})
     built = building.build(source, "warm")
     assert built.code == 0, built.log
     assert "+ pyyaml==6.0.2" in built.messages
-    assert "a wheel was there" in built.messages
-    newest = building.state / "cache" / "wheels" / (building.state / "cache" / "wheels" / "newest").read_text()
-    assert not (newest / "planted").exists(), "a build can write nothing that another reads"
+    assert "+ six==1.16.0" in built.messages
+    assert "wheels were there" in built.messages
+    assert not any((layer / "planted").exists() for layer in layers), "a build can write nothing that another reads"
+    assert all((layer / "wheels-v8").exists() for layer in layers), "nor take anything away"
+
+
+def warm(building: Building, folder: Path, *components: dict[str, str]) -> None:
+    """Keep the wheels of an image with these packages, of which one is a wheel's."""
+    sbom = {"components": components, "where": "/srv/venv/lib/python3.11/site-packages/PyYAML"}
+    (folder / "sbom.cdx.json").write_text(json.dumps(sbom))
+    command = [*building.command("x")[:4], "warm", "--build=build-x-1234567-00000000"]
+    environment = building.environment(folder / "source")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "1 of 1" in done.stdout
 
 
 POST_BUILD = """#!/bin/bash
-find /var/cache/uv -name '*yaml*' | grep -q . && echo a wheel was there
+there() { find /var/cache/uv -iname "$1*" | grep -q .; }
+there pyyaml && there six && echo wheels were there
 touch /var/cache/uv/planted && rm -rf /var/cache/uv/*
 """
 

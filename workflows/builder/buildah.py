@@ -15,6 +15,7 @@ import shutil
 import tarfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,7 +164,7 @@ class BuildahEngine(ContainerEngine):  # type: ignore[misc]  # repo2docker has n
         fileobj: IO[bytes] | None = None,
         path: str = "",
         labels: Mapping[str, str] | None = None,
-        volumes: Mapping[Path, str] | None = None,
+        volumes: Mapping[str, tuple[Path, ...]] | None = None,
         **unused: Any,  # noqa: ARG002  # repo2docker's signature
     ) -> Iterator[str]:
         """Build an image and write it as a layout to ``<workspace>/layout``.
@@ -175,7 +176,8 @@ class BuildahEngine(ContainerEngine):  # type: ignore[misc]  # repo2docker has n
             fileobj: The context as a tar file; otherwise `path` is it.
             path: The context's folder.
             labels: Of the image.
-            volumes: Folders of this machine and where RUN lines see them; what they write there is thrown away.
+            volumes: Where RUN lines see folders of this machine, the upper ones first; what they write there is thrown
+                away.
             unused: Push, load, platform, cache_from: repo2docker's, for engines that can.
 
         Raises:
@@ -191,12 +193,15 @@ class BuildahEngine(ContainerEngine):  # type: ignore[misc]  # repo2docker has n
         options += [f"--label={name}={value}" for name, value in (labels or {}).items()]
         with build_store(settings, self.store_key) as store:
             overlays = _overlays(volumes, store)
-            options += [
-                f"--volume={each.target}:{target}" for each, target in zip(overlays, volumes.values(), strict=True)
-            ]
+            options += [f"--volume={each.target}:{target}" for each, target in zip(overlays, volumes, strict=True)]
             growth = Growth(settings, store)
             buildah = Buildah(
-                self.build_name, settings, store, readable=(context, *volumes), overlays=overlays, growth=growth
+                self.build_name,
+                settings,
+                store,
+                readable=(context, *chain(*volumes.values())),
+                overlays=overlays,
+                growth=growth,
             )
             if store.leaked:
                 yield from Buildah(self.build_name, settings, store).run("rm", "--all")
@@ -232,12 +237,12 @@ def _pieces(output: IO[bytes] | None) -> Iterator[str]:
         yield rest
 
 
-def _overlays(volumes: Mapping[Path, str], store: BuildStore) -> tuple[Overlay, ...]:
+def _overlays(volumes: Mapping[str, tuple[Path, ...]], store: BuildStore) -> tuple[Overlay, ...]:
     found = []
-    for number, source in enumerate(volumes):
+    for number, lowers in enumerate(volumes.values()):
         upper = store.scratch / f"volume-{number}"
         upper.mkdir()
-        found.append(Overlay(lower=source, upper=upper, target=Path(f"/volumes/{number}")))
+        found.append(Overlay(lowers=lowers, upper=upper, target=Path(f"/volumes/{number}")))
     return tuple(found)
 
 

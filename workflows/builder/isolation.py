@@ -113,7 +113,7 @@ class Sandbox:
             "readable": [str(path) for path in self._readable],
             "writable": [str(path) for path in self._writable],
             "overlays": [
-                {"lower": str(each.lower), "upper": str(each.upper), "target": str(each.target)}
+                {"lowers": [str(path) for path in each.lowers], "upper": str(each.upper), "target": str(each.target)}
                 for each in self._overlays
             ],
             "files": {

@@ -46,7 +46,7 @@ class Pod:
         with contextlib.ExitStack() as stack:
             for overlay in self._overlays:
                 try:
-                    kernel.overlay(overlay.lower, overlay.upper, overlay.target)
+                    kernel.overlay(overlay.lowers, overlay.upper, overlay.target)
                 except OSError as error:
                     raise ConfigError(detail=f"the container of the build may not mount an overlay: {error}") from error
                 stack.callback(kernel.unmount, overlay.target)

@@ -145,7 +145,7 @@ class UvLockBuildPack(BaseImage):  # type: ignore[misc]  # repo2docker has no ty
         yield f"Python {foundation.python}, uv\n"
         self.base_image = foundation.image
         with Wheels(settings).readable() as wheels:
-            kwargs = extra_build_kwargs | {"volumes": {wheels: _CACHE} if wheels else {}}
+            kwargs = extra_build_kwargs | {"volumes": {_CACHE: wheels} if wheels else {}}
             # The foundation has user and folder already; buildah warns of what no line asks for.
             asked = {name: value for name, value in build_args.items() if name not in {"NB_USER", "NB_UID"}}
             yield from super().build(client, image_spec, memory_limit, asked, cache_from, kwargs, platform)

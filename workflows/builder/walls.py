@@ -24,12 +24,12 @@ class Overlay:
     """A folder that seems writable.
 
     Args:
-        lower: What is read; it must be seen inside.
+        lowers: What is read, the upper ones first; they must be seen inside.
         upper: An empty folder that takes what is written; it must be writable inside, and is whoever's to throw away.
-        target: Where the two are seen as one.
+        target: Where they are seen as one.
     """
 
-    lower: Path
+    lowers: tuple[Path, ...]
     upper: Path
     target: Path
 

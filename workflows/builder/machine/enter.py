@@ -202,7 +202,7 @@ def _become(specification: dict[str, Any], command: list[str]) -> NoReturn:
     # line has not the right to raise this again.
     Path("/proc/sys/user/max_user_namespaces").write_text("0", encoding="ascii")  # (6)
     for overlay in specification["overlays"]:
-        kernel.overlay(Path(overlay["lower"]), Path(overlay["upper"]), Path(overlay["target"]))
+        kernel.overlay([Path(lower) for lower in overlay["lowers"]], Path(overlay["upper"]), Path(overlay["target"]))
     os.chdir(specification["folder"])
     os.execvpe(command[0], command, specification["environment"])  # (7)  # noqa: S606
 

@@ -11,6 +11,7 @@ import ctypes
 import os
 import platform
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 CLONE_NEWNS = 0x0002_0000
@@ -85,13 +86,13 @@ def mount(filesystem: str, target: Path, *, flags: int = 0, data: str = "") -> N
     _check(result, f"mount {filesystem or 'none'} on {target}")
 
 
-def overlay(lower: Path, upper: Path, target: Path) -> None:
-    """Show `lower` at `target`, which is made, as a folder that seems writable.
+def overlay(lowers: Sequence[Path], upper: Path, target: Path) -> None:
+    """Show folders at `target`, which is made, as one that seems writable.
 
     Args:
-        lower: What is read.
+        lowers: What is read, the upper ones first.
         upper: An empty folder that takes what is written.
-        target: Where the two are seen as one.
+        target: Where they are seen as one.
 
     Raises:
         OSError: The kernel refuses.
@@ -99,11 +100,11 @@ def overlay(lower: Path, upper: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in ("upper", "work"):
         (upper / name).mkdir()
-    # What the root of the one below may, that of the one above may: uv makes folders there as another user.
-    status = lower.stat()
+    # What the root of those below may, that of the one above may: uv makes folders there as another user.
+    status = lowers[0].stat()
     os.chown(upper / "upper", status.st_uid, status.st_gid)
     # Volatile: without it, taking the mount away writes all that the machine has in memory to disk, for seconds.
-    data = f"lowerdir={lower},upperdir={upper}/upper,workdir={upper}/work,userxattr,volatile"
+    data = f"lowerdir={':'.join(map(str, lowers))},upperdir={upper}/upper,workdir={upper}/work,userxattr,volatile"
     mount("overlay", target, data=data)
 
 
