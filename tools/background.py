@@ -109,9 +109,10 @@ class ScannerInstallation:
         self._thread = Thread(target=self._follow, args=(terminal.begin(WHAT),), daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
-        """Waits until it is over, well or not."""
-        self._thread.join()
+    def wait(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Waits until it has ended, well or not, or until `is_over` says that nobody waits any more."""
+        while self._thread.is_alive() and not is_over():
+            self._thread.join(_LOOK_SECONDS)
 
     def stop(self) -> None:
         """Ends it; what it has fetched and compiled is found again by the next one."""

@@ -83,8 +83,10 @@ def _run(settings: Settings, terminal: Terminal) -> int:
         _start(farm.web_side(base.name(is_over)), processes, is_over, terminal)
         scanner = _scanner(settings, farm, terminal, steps)
         if scanner and settings.scan_policy == "enforce":
-            # No image passes before.
-            scanner.wait()
+            terminal.say("No image passes the policy `enforce` before the scanner is there.")
+            scanner.wait(is_over)
+        elif scanner:
+            terminal.say("The scanner is installed in the background; images are scanned once it is there.")
         if not is_over():
             _welcome(settings, farm, terminal)
         while not is_over():
@@ -104,7 +106,6 @@ def _scanner(settings: Settings, farm: Farm, terminal: Terminal, steps: ExitStac
     """The installation of the scanner, which goes on in the background; None where it is there, or not wanted."""
     if settings.scan_policy == "off" or is_installed():
         return None
-    terminal.say("The scanner is installed in the background; images are scanned once it is there.")
     installation = ScannerInstallation(terminal, farm.logs / "scanner.log")
     steps.callback(installation.stop)
     return installation

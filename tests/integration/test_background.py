@@ -81,6 +81,7 @@ def test_a_scanner_that_cannot_be_installed_says_what_to_do_and_ends_nothing(scr
 def test_the_end_of_everything_ends_the_installation_with_all_that_it_started(screen: Screen, tmp_path: Path) -> None:
     installation = install(screen, tmp_path, f"sleep 600 & echo $! > {tmp_path}/child; wait")
     child = eventually(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().strip())
+    installation.wait(lambda: True)
     installation.stop()
     eventually(lambda: not Path(f"/proc/{child}").exists())
     assert screen.text == "", "that it was not done is nobody's fault"
