@@ -36,7 +36,7 @@ class Server:
 
 
 class FakeHub:
-    """The Hub. `started` lists every server that was ever asked for.
+    """The Hub. `started` lists every server that was ever asked for, `told_ready` those that it said to be ready.
 
     Args:
         start_seconds: Until a server is ready; may change at any time.
@@ -46,6 +46,7 @@ class FakeHub:
         self.start_seconds = start_seconds
         self.users: dict[str, Server | None] = {}
         self.started: list[str] = []
+        self.told_ready: set[str] = set()
         self.rule: Callable[[str, str], Fault | None] = lambda method, path: None
         """What goes wrong, by method and path; it may take its time."""
         self._connections: set[socket.socket] = set()
@@ -118,6 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
             servers = {}
             if server:
                 is_ready = time.monotonic() >= server.ready_at
+                self.hub.told_ready |= {name} if is_ready else set()
                 servers[""] = {"ready": is_ready, "pending": None if is_ready else "spawn"}
             self._answer(200, {"name": name, "servers": servers})
 
@@ -169,6 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
             # As the real one does now and then.
             self._send(b"\n\n")
         if self.hub.users.get(name) is server:
+            self.hub.told_ready.add(name)
             self._say({"progress": 100, "ready": True, "message": "Server ready"})
         else:
             self._say({"progress": 100, "failed": True, "message": "Spawn failed: it was stopped"})

@@ -219,8 +219,15 @@ def check_servers(machine: Machine, clients: list[Client], killer: Killer) -> No
     assert len(ready) == len(set(ready))
     expected = set(ready) - killer.lost_servers
 
-    def agree() -> bool:
-        return {user for user in machine.hub.users if user not in expected} == set()
+    def nobodys() -> set[str]:
+        return set(machine.hub.users) - expected
 
-    eventually(agree, LEAVE_SECONDS + 10)
+    try:
+        eventually(lambda: not nobodys(), LEAVE_SECONDS + 10)
+    except AssertionError as error:
+        left, log = nobodys(), machine.webs.log().splitlines()
+        said = "\n".join(line for line in log if any(user in line for user in left))
+        gone = [client.path for client in clients if client.has_left and not client.is_over]
+        told = f"of these the Hub has said to be ready {left & machine.hub.told_ready}; who left: {gone}"
+        raise AssertionError(f"nobody's: {left}; {told}\n{said[-3000:]}") from error
     assert expected <= set(machine.hub.users), "a visitor's server was removed"
