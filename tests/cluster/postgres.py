@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from tests.cluster.hub import NODE
@@ -16,14 +16,15 @@ START_SECONDS = 30
 
 
 class Postgres:
-    """A server with one database.
+    """A server with one database, whose files go with this object.
 
     Args:
-        folder: For its files; made for the user `postgres`, who alone may run it.
+        folder: For its log.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        # Not in pytest's folders: each session of pytest closes those to other users, also while another one runs.
+        self._files = tempfile.TemporaryDirectory(prefix="argosy-postgres-")
         (self._port,) = free_ports(1)
         self._password = secrets.token_hex(16)
         self._processes = Processes(folder / "log")
@@ -38,7 +39,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, with its files as they were left."""
-        data = self._folder / "data"
+        data = self._data
         if not data.exists():
             self._initialise(data)
         component = Component(
@@ -52,20 +53,20 @@ class Postgres:
 
     def stop(self) -> None:
         """End it, and with it every connection; its files stay."""
-        data = str(self._folder / "data")
-        command = self._as_postgres(str(self._bin / "pg_ctl"), "stop", "-D", data, "-m", "fast", "-w")
+        command = self._as_postgres(str(self._bin / "pg_ctl"), "stop", "-D", str(self._data), "-m", "fast", "-w")
         subprocess.run(command, check=False, capture_output=True)
         self._processes.stop()
 
+    @property
+    def _data(self) -> Path:
+        return Path(self._files.name) / "data"
+
     def _initialise(self, data: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # pytest's folders are closed to other users.
-        for parent in (self._folder, *self._folder.parents):
-            if parent.stat().st_uid == os.getuid() and parent.stat().st_mode & 0o777 == 0o700:
-                parent.chmod(0o711)
+        # `postgres` alone may run it.
+        data.parent.chmod(0o711)
         data.mkdir()
         shutil.chown(data, "postgres", "postgres")
-        password = self._folder / "password"
+        password = data.with_name("password")
         password.write_text(self._password)
         shutil.chown(password, "postgres")
         options = ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--locale=C"]
