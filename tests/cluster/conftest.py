@@ -36,10 +36,8 @@ def _cluster() -> None:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """The ledger of the farm that many tests share."""
-    made = Postgres(tmp_path_factory.mktemp("ledger"))
-    made.start()
-    yield made
-    made.stop()
+    with Postgres(tmp_path_factory.mktemp("ledger")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Self
 
 from tests.cluster.hub import NODE
 from tools.farm import free_ports
@@ -16,7 +17,7 @@ START_SECONDS = 30
 
 
 class Postgres:
-    """A server with one database, whose files go with this object.
+    """A server with one database; to be used as a context, with whose end it and its files go.
 
     Args:
         folder: For its log.
@@ -36,6 +37,16 @@ class Postgres:
     def url(self) -> str:
         """The ledger's URL."""
         return f"postgresql+psycopg://postgres:{self._password}@{NODE}:{self._port}/postgres?connect_timeout=5"
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it, and remove its files."""
+        self.stop()
+        self._files.cleanup()
 
     def start(self) -> None:
         """Start it, with its files as they were left."""

@@ -17,10 +17,8 @@ JOB = f"{NAME}-ledger-migration"
 
 @pytest.fixture
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    made = Postgres(tmp_path_factory.mktemp("postgres"))
-    made.start()
-    yield made
-    made.stop()
+    with Postgres(tmp_path_factory.mktemp("postgres")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from tests.cluster.test_admission import as_web
 
 BEFORE, AFTER = "the settings before", "the settings after"
 IMAGE = "registry.example/owner-repo:1a2b3c4"
+WORKFLOWS = "count/workflows.argoproj.io"
+"""What the quota of the namespace of builds limits."""
 
 
 @pytest.fixture
@@ -62,6 +64,8 @@ def submit(farm: Release, name: str) -> None:
             "arguments": {"parameters": [{"name": key, "value": value} for key, value in arguments.items()]},
         },
     }
+    # Kubernetes refuses what a quota limits until it has counted for the first time.
+    eventually(lambda: WORKFLOWS in farm.builds.get("resourcequota", "argosy").get("status", {}).get("used", {}))
     as_web(farm, "create", "--filename", "-", document=document)
 
 
