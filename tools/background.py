@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,11 +11,15 @@ from threading import Thread
 from typing import Self
 
 from tools.farm import ROOT
+from tools.processes import LEASH, end
 from tools.terminal import Terminal, Thing
 from workflows.errors import ConfigError
 from workflows.settings import PREFIX, Settings
 
 _LOOK_SECONDS = 0.5
+_STOP_SECONDS = 10
+"""Between SIGTERM and SIGKILL."""
+
 WHAT = "the scanner, in the background"
 _TOTAL = "packages "
 """Before the number of packages that are compiled (`tools/install`); each of them is a line then."""
@@ -43,8 +46,7 @@ class BaseImage:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with self._log.open("wb") as errors:
                 self._process = subprocess.Popen(
-                    # Should we be killed, the kernel tells it.
-                    ["setpriv", "--pdeathsig", "TERM", "--", str(ROOT / "tools" / "base-image")],
+                    [*LEASH, str(ROOT / "tools" / "base-image")],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=errors,
@@ -55,8 +57,7 @@ class BaseImage:
 
     def __exit__(self, *_: object) -> None:
         if self._process:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+            _end(self._process)
             self._process.communicate()
 
     def name(self, is_over: Callable[[], bool]) -> str:
@@ -96,8 +97,7 @@ class ScannerInstallation:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._process = subprocess.Popen(
-            # Should we be killed, the kernel tells it.
-            ["setpriv", "--pdeathsig", "TERM", "--", "nice", "-n", "19", *command],
+            [*LEASH, "nice", "-n", "19", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -117,8 +117,7 @@ class ScannerInstallation:
     def stop(self) -> None:
         """Ends it; what it has fetched and compiled is found again by the next one."""
         self._is_stopped = True
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        _end(self._process)
         self.wait()
 
     def _follow(self, thing: Thing) -> None:
@@ -137,6 +136,12 @@ class ScannerInstallation:
         elif not self._is_stopped:
             thing.end("✘")
             self._terminal.say(f"Images stay “not scanned yet” until it is there. {advice(self._log)}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    # One that has ended may have done so hours ago, and its id be somebody else's.
+    if process.poll() is None:
+        end(process, _STOP_SECONDS)
 
 
 def advice(log: Path) -> str:

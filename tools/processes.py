@@ -11,8 +11,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from workflows.errors import ConfigError
+
+LEASH = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Before a command: should we be killed, the kernel tells it."""
 
 _TURN_SECONDS = 0.05
 _TAIL_LINES = 20
@@ -101,7 +105,7 @@ class Processes:
                 raise self._failed(component, f"has ended {_RESTARTS + 1} times (exit code {process.returncode})")
             restarts.append(now)
             # First what it has left of itself, which may have its port still.
-            _end(process, component.stop_seconds)
+            end(process, component.stop_seconds)
             self._running[place] = (component, self._spawn(component))
         return [component.name for _, component, _ in ended]
 
@@ -114,15 +118,14 @@ class Processes:
         for each in self._running[::-1]:
             component, process = each
             if name in {"", component.name}:
-                _end(process, component.stop_seconds)
+                end(process, component.stop_seconds)
                 self._running.remove(each)
 
     def _spawn(self, component: Component) -> subprocess.Popen[bytes]:
         with self._log(component).open("ab") as log:
             return subprocess.Popen(
-                # A session of its own: Ctrl-C is for us, and we end the others in order. Should we be killed, the
-                # kernel tells each of them.
-                ["setpriv", "--pdeathsig", "TERM", "--", *component.command],
+                # A session of its own: Ctrl-C is for us, and we end the others in order.
+                [*LEASH, *component.command],
                 env={**os.environ, **component.environment},
                 cwd=component.folder,
                 stdin=subprocess.DEVNULL,
@@ -141,7 +144,13 @@ class Processes:
         return ConfigError(f"{component.name} {what}. The end of {path}:\n{tail}")
 
 
-def _end(process: subprocess.Popen[bytes], stop_seconds: float) -> None:
+def end(process: subprocess.Popen[Any], stop_seconds: float) -> None:
+    """End a process that leads a session of its own, and all that it has started there.
+
+    Args:
+        process: One that has not been waited for long ago: somebody else may have its id by then.
+        stop_seconds: Between SIGTERM and SIGKILL.
+    """
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

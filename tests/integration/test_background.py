@@ -87,6 +87,17 @@ def test_the_end_of_everything_ends_the_installation_with_all_that_it_started(sc
     assert screen.text == "", "that it was not done is nobody's fault"
 
 
+def test_whoever_has_the_id_of_an_installation_that_is_over_is_left_alone(
+    screen: Screen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installation = install(screen, tmp_path, "true")
+    installation.wait()
+    killed: list[int] = []
+    monkeypatch.setattr("os.killpg", lambda group, _: killed.append(group))
+    installation.stop()
+    assert killed == []
+
+
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
